@@ -1,0 +1,91 @@
+# The commands of this project. `make help` lists them.
+
+# An interpreter to build .venv with: 3.10 to 3.13, the versions for which every pinned package has a wheel.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# make run
+GRPC_PORT ?= 9000
+REST_PORT ?= 8000
+
+# make image: the base to build on, and further arguments for the build tool (a proxy's certificate, a volume)
+BASE ?=
+IMAGE_ARGS ?=
+
+# make test, make perf: further arguments for pytest or perf
+ARGS ?=
+
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Nothing but what the resolver must not decide: no addresses in the files, wheels for every supported Python.
+UV_COMPILE := uv pip compile --quiet --no-python-downloads --universal --python-version 3.10 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --override requirements/overrides.txt \
+	--custom-compile-command "make lock"
+
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help install dev run test lint format lock perf image clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '%-14s %s\n' "$$name" "$$text"; done
+
+install: $(VENV)/runtime.stamp ## make .venv with the pinned packages and the command ie_serving in it
+	@:
+
+dev: $(VENV)/dev.stamp ## install what test, lint and perf need beside it
+	@:
+
+run: install ## serve the demo model, gRPC on GRPC_PORT (9000), REST on REST_PORT (8000)
+	@exec $(BIN)/python -m examples.digits.demo --port $(GRPC_PORT) --rest_port $(REST_PORT)
+
+test: lint ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: dev ## lint, format check, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: dev ## put the code into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## compile requirements/*.lock anew (wants uv; ARGS=--upgrade takes newer versions)
+	@command -v uv >/dev/null || { echo "make lock wants uv: python3 -m pip install uv" >&2; exit 1; }
+	$(UV_COMPILE) $(ARGS) -o requirements/runtime.lock pyproject.toml requirements/runtime.in
+	$(UV_COMPILE) $(ARGS) -o requirements/dev.lock pyproject.toml requirements/runtime.in requirements/dev.in
+	@! grep -nE '://|file:|find-links|index-url|@ ' requirements/*.lock || \
+		{ echo "a lock file names an address; it must not" >&2; exit 1; }
+
+perf: dev ## measure the server against its limits (ARGS go to perf)
+	@$(BIN)/python -m perf $(ARGS)
+
+image: ## build the container image ie-serving-py:latest (BASE=... on another base image)
+	@BASE="$(BASE)" sh deploy/build-image.sh $(IMAGE_ARGS)
+
+clean: ## remove .venv, caches and build output
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+		{ echo "Python 3.10 to 3.13 is wanted, and $(PYTHON) is not: add PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "Python's venv module is missing. This installs it: apt-get install -y python3-venv" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/runtime.stamp: requirements/runtime.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the server into $(VENV) ..."
+	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/runtime.lock
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.lock $(VENV)/runtime.stamp
+	@echo "Installing the development packages into $(VENV) ..."
+	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.lock
+	@touch $@
