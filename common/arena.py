@@ -1,0 +1,64 @@
+"""Shared memory without a name: memfds, made by a frontend, mapped by workers.
+
+The owner creates a segment, preallocates it (a hole in a full system would be a SIGBUS later) and seals its size (a
+shrunk mapping would be one too). A worker maps it from the descriptor that it was handed, and checks both. Nothing is
+named, so nothing outlives its last user, however that one ends.
+"""
+
+import fcntl
+import mmap
+import os
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class ForeignSegmentError(Exception):
+    """A descriptor that was handed over is not a sealed segment."""
+
+
+class Segment:
+    """A mapped segment; `buffer` is its memory. Close it once no view into `buffer` is left."""
+
+    def __init__(self, descriptor: int, size: int, *, populate: bool) -> None:
+        self.descriptor = descriptor
+        self.size = size
+        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
+        self.buffer = mmap.mmap(descriptor, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
+    @classmethod
+    def create(cls, size: int) -> "Segment":
+        """A new segment of `size` bytes. Raises OSError (ENOMEM, ENOSPC) when the memory is not there."""
+        descriptor = os.memfd_create("ie_serving", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            return cls(descriptor, size, populate=True)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    @classmethod
+    def attach(cls, descriptor: int) -> "Segment":
+        """Map a segment that another process made; takes the descriptor over.
+
+        Raises ForeignSegmentError for a descriptor that is not sealed as `create` seals.
+        """
+        try:
+            if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+                raise ForeignSegmentError("the segment's size is not sealed")
+            return cls(descriptor, os.fstat(descriptor).st_size, populate=False)
+        except OSError as error:
+            os.close(descriptor)
+            raise ForeignSegmentError(f"not a segment of shared memory: {error}") from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def contains(self, offset: int, length: int) -> bool:
+        """Whether `length` bytes at `offset` lie within the segment."""
+        return offset >= 0 and length >= 0 and offset + length <= self.size
+
+    def close(self) -> None:
+        """Unmap and close. Raises BufferError while a view into `buffer` is alive."""
+        self.buffer.close()
+        os.close(self.descriptor)

@@ -1,0 +1,142 @@
+"""The resolved configuration: frozen records, one file in the run directory, read by every process.
+
+The command turns arguments and environment into one `ServerConfig`, validates it, and writes it down; the other
+processes read that file and nothing else. This module is the only reader of the environment.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+CONFIG_FILE = "config.json"
+MEGABYTE = 1 << 20
+
+DEFAULT_GRPC_PORT = 9000
+DEFAULT_ARENA_MB = 64
+DEFAULT_LARGE_MB = 2048
+DEFAULT_MESSAGE_MB = 1024
+DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_LOAD_TIMEOUT_S = 600.0
+DEFAULT_POLL_WAIT_S = 1.0
+DEFAULT_LOG_LEVEL = "INFO"
+DEFAULT_QUEUE = 1024
+
+
+class VersionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which of the versions in storage are served."""
+
+    kind: Literal["all", "latest", "specific"] = "latest"
+    num_versions: int = 1
+    """How many of the highest, for `latest`."""
+    versions: tuple[int, ...] = ()
+    """Which ones, for `specific`."""
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model to serve."""
+
+    name: str
+    base_path: str
+    """Directory that holds a directory a version."""
+    nireq: int = 1
+    """Requests of a version that each worker infers at once."""
+    target_device: str = "CPU"
+    """OpenVINO device string; names the pool of workers."""
+    plugin_config: dict[str, str] = {}
+    """OpenVINO properties by name."""
+    version_policy: VersionPolicy = VersionPolicy()
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that the processes need to know."""
+
+    models: tuple[ModelConfig, ...]
+    run_dir: str
+    """Directory of sockets and state, of this instance alone."""
+    grpc_port: int = DEFAULT_GRPC_PORT
+    rest_port: int = 0
+    """0: no REST frontend."""
+    bind_address: str = "0.0.0.0"  # noqa: S104 - a server is there to be reached
+    grpc_workers: int = 1
+    """gRPC frontend processes."""
+    rest_workers: int = 1
+    """REST frontend processes."""
+    workers: int = 1
+    """Inference workers a device at start; `ie_serving scale` changes it."""
+    arena_bytes: int = DEFAULT_ARENA_MB * MEGABYTE
+    """Shared memory of each frontend, preallocated."""
+    large_bytes: int = DEFAULT_LARGE_MB * MEGABYTE
+    """Most that one frontend's large requests, each in a segment of its own, may take together."""
+    message_bytes: int = DEFAULT_MESSAGE_MB * MEGABYTE
+    """Longest message or body that is read."""
+    max_queue: int = DEFAULT_QUEUE
+    """Requests that a frontend keeps in flight; further ones are refused."""
+    request_timeout_s: float = DEFAULT_TIMEOUT_S
+    """Deadline of a request whose client set none."""
+    inference_timeout_s: float = DEFAULT_TIMEOUT_S
+    """A worker that infers one request for longer is killed."""
+    load_timeout_s: float = DEFAULT_LOAD_TIMEOUT_S
+    """A worker that compiles one version for longer is killed."""
+    poll_wait_s: float = DEFAULT_POLL_WAIT_S
+    """Between two listings of storage; zero or negative: listed once, at start."""
+    cpu_extension: str = ""
+    """Library of custom CPU layers."""
+    log_level: str = DEFAULT_LOG_LEVEL
+    log_path: str = ""
+    console: str = "/dev/null"
+    """What supervisord writes the output of its children to."""
+
+    @property
+    def frontends(self) -> int:
+        """Frontend processes that will say Hello."""
+        return self.grpc_workers + (self.rest_workers if self.rest_port else 0)
+
+
+class Environment(msgspec.Struct, frozen=True):
+    """What the documents let an operator set by environment variables, as text, `""` where unset."""
+
+    log_level: str
+    log_path: str
+    poll_wait_seconds: str
+    cpu_extension: str
+    run_dir: str
+
+
+def read_environment() -> Environment:
+    """The environment of this process."""
+    return Environment(
+        log_level=os.environ.get("LOG_LEVEL", ""),
+        log_path=os.environ.get("LOG_PATH", ""),
+        poll_wait_seconds=os.environ.get("FILE_SYSTEM_POLL_WAIT_SECONDS", ""),
+        cpu_extension=os.environ.get("CPU_EXTENSION", ""),
+        run_dir=os.environ.get("IE_SERVING_RUN_DIR", ""),
+    )
+
+
+def save(config: ServerConfig) -> Path:
+    """Write the configuration into its run directory; where."""
+    path = Path(config.run_dir) / CONFIG_FILE
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2))
+    return path
+
+
+def load(run_dir: Path) -> ServerConfig:
+    """The configuration that the command wrote. Raises OSError or msgspec.ValidationError."""
+    return msgspec.json.decode((run_dir / CONFIG_FILE).read_bytes(), type=ServerConfig)
+
+
+def peers_socket(run_dir: Path) -> Path:
+    """The broker's ZeroMQ socket."""
+    return run_dir / "broker.ipc"
+
+
+def supervisor_socket(run_dir: Path) -> Path:
+    """supervisord's XML-RPC socket."""
+    return run_dir / "supervisor.sock"
+
+
+def exit_file(run_dir: Path) -> Path:
+    """Where the broker leaves code and reason when it ends the server."""
+    return run_dir / "exit.json"

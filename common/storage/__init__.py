@@ -1,0 +1,1 @@
+"""Model storage: one module a store. Each lists the versions that a base path holds."""

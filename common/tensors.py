@@ -1,0 +1,77 @@
+"""Element types, tensor specifications and signatures, known to every process.
+
+Types are named as numpy (and ml_dtypes, for bfloat16) names them. bfloat16 has no numpy type of its own, so its
+storage type is uint16; only a frontend, which converts, needs more than storage.
+"""
+
+from math import prod
+
+import msgspec
+import numpy as np
+
+STORAGE: dict[str, np.dtype] = {
+    "bool": np.dtype(np.bool_),
+    "int8": np.dtype(np.int8),
+    "int16": np.dtype(np.int16),
+    "int32": np.dtype(np.int32),
+    "int64": np.dtype(np.int64),
+    "uint8": np.dtype(np.uint8),
+    "uint16": np.dtype(np.uint16),
+    "uint32": np.dtype(np.uint32),
+    "uint64": np.dtype(np.uint64),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(np.uint16),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+"""Name of an element type → numpy type of the bytes in memory."""
+
+DYNAMIC = -1
+"""A dimension that the model leaves open."""
+
+
+class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
+    """One input or output of a model."""
+
+    name: str
+    dtype: str
+    """A key of STORAGE."""
+    shape: tuple[int, ...]
+    """Elements a dimension; DYNAMIC where the model leaves it open. `()` is a scalar."""
+    unranked: bool = False
+    """True where even the number of dimensions is open; `shape` is then `()`."""
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the size in bytes is known without a request."""
+        return not self.unranked and DYNAMIC not in self.shape
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element."""
+        return STORAGE[self.dtype].itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes; only for a static specification."""
+        return prod(self.shape) * self.itemsize
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of `shape` fits this specification."""
+        if self.unranked:
+            return True
+        return len(shape) == len(self.shape) and all(
+            want in (DYNAMIC, got) for want, got in zip(self.shape, shape, strict=True)
+        )
+
+
+class Signature(msgspec.Struct, frozen=True, array_like=True):
+    """What a loaded version takes and gives, in the model's own order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def byte_size(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor of `shape` elements of `dtype`."""
+    return prod(shape) * STORAGE[dtype].itemsize

@@ -1,0 +1,128 @@
+"""ZeroMQ, and nothing else of the project knows it: DEALER and ROUTER sockets that never block and never linger.
+
+A message is a list of frames. Sends fail at once when the peer is gone or its pipe is full (the caller's protocol makes
+up for it). ZeroMQ's descriptor is edge-triggered: whoever waits on it looks at the queue again after every send and
+every drain, which is what `drain` and `has_input` are for.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import zmq
+
+_HIGH_WATER_MARK = 100_000
+"""Messages a pipe; far above what the credits and bounds of the protocol can bring about."""
+
+MAX_DRAIN = 512
+"""Messages taken in one go, so that a flood on one socket does not starve the rest of a loop."""
+
+
+class Transport:
+    """The ZeroMQ context of a process. Made after any fork; one thread a socket."""
+
+    def __init__(self) -> None:
+        self._context = zmq.Context(io_threads=1)
+
+    def dealer(self, path: Path, identity: str) -> "Dealer":
+        """A socket of a peer, connected to the broker's."""
+        return Dealer(self._context, path, identity)
+
+    def router(self, path: Path) -> "Router":
+        """The broker's socket."""
+        return Router(self._context, path)
+
+    def close(self) -> None:
+        """End the context; sockets still open are closed, dropping what they hold."""
+        self._context.destroy(linger=0)
+
+
+def _configure(socket: "zmq.Socket[bytes]") -> None:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
+    socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
+
+
+class _Socket:
+    def __init__(self, socket: "zmq.Socket[bytes]") -> None:
+        _configure(socket)
+        self.socket = socket
+
+    @property
+    def descriptor(self) -> int:
+        """To wait on; see the module's text."""
+        return int(self.socket.getsockopt(zmq.FD))
+
+    def has_input(self) -> bool:
+        """Whether `drain` would yield something."""
+        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def drain(self) -> Iterator[list[bytes]]:
+        """The messages that are there, MAX_DRAIN at most. Looks at EVENTS after the last."""
+        receive = self.socket.recv_multipart
+        try:
+            for _ in range(MAX_DRAIN):
+                yield receive(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+
+    def close(self) -> None:
+        """Close, dropping what was not sent."""
+        self.socket.close(linger=0)
+
+
+class Dealer(_Socket):
+    """A peer's socket. A new identity each time: see common.session."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", path: Path, identity: str) -> None:
+        super().__init__(context.socket(zmq.DEALER))
+        self.socket.setsockopt(zmq.IDENTITY, identity.encode())
+        self.socket.connect(f"ipc://{path}")
+
+    def send(self, frames: list[bytes]) -> bool:
+        """Whether the message was taken."""
+        try:
+            if len(frames) == 1:
+                self.socket.send(frames[0], zmq.NOBLOCK)
+            else:
+                self.socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+
+class Router(_Socket):
+    """The broker's socket: the first frame of each message is the peer's identity."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", path: Path) -> None:
+        super().__init__(context.socket(zmq.ROUTER))
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        path.unlink(missing_ok=True)
+        self.socket.bind(f"ipc://{path}")
+
+    def send(self, identity: bytes, frames: list[bytes]) -> bool:
+        """Whether the message was taken; False also when the peer is unknown, where a plain router would be silent."""
+        try:
+            self.socket.send_multipart([identity, *frames], zmq.NOBLOCK)
+        except (zmq.Again, zmq.ZMQError):
+            return False
+        return True
+
+
+class Waiter:
+    """Waits for ZeroMQ sockets and plain descriptors together, for loops that are not asyncio's."""
+
+    def __init__(self) -> None:
+        self._poller = zmq.Poller()
+
+    def add(self, source: _Socket | int) -> None:
+        """Wait for input on this socket or descriptor from now on."""
+        self._poller.register(source.socket if isinstance(source, _Socket) else source, zmq.POLLIN)
+
+    def remove(self, source: _Socket | int) -> None:
+        """Wait for it no longer. Before it is closed."""
+        self._poller.unregister(source.socket if isinstance(source, _Socket) else source)
+
+    def wait(self, timeout_ns: int) -> set[int]:
+        """Which plain descriptors have input (sockets are to be drained anyway). Never waits past `timeout_ns`."""
+        ready = self._poller.poll(max(0, -(-timeout_ns // 1_000_000)))
+        return {source for source, _ in ready if isinstance(source, int)}
