@@ -1,0 +1,439 @@
+"""Which worker runs which request, and when. Pure: every method is an event, `dispatch` returns what to hand out.
+
+    submit ─▶ QUEUED ──dispatch──▶ IN_HAND ──done──▶ (gone)
+                ▲  ▲                  │ worker dies
+                │  └── waited ready ──┤
+                │                     └── was running ─▶ SUSPECT ──dispatch, alone──▶ IN_HAND ──dies again──▶ convicted
+              HELD (resubmitted after a broker's death, until every worker of its pool has said what it is running)
+
+A worker has `nireq + 1` credits a version: `nireq` requests run, one waits ready. Versions take turns. Each event costs
+the same whatever the number of queued requests.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from common.messages import RequestKey, Submit, VersionId
+
+
+class Phase(Enum):
+    """Where a request is."""
+
+    HELD = "held"
+    QUEUED = "queued"
+    SUSPECT = "suspect"
+    IN_HAND = "in hand"
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A request from its Submit, or its adoption, until its answer."""
+
+    key: RequestKey
+    version: VersionId
+    submit: Submit | None
+    """None for one that a worker was running when this broker started and that no frontend has claimed yet."""
+    queued_at: int
+    phase: Phase = Phase.QUEUED
+    worker: str = ""
+    handed_at: int = 0
+    running_since: int = 0
+    """When it reached a slot of its worker; 0 while it waits ready there."""
+    suspect: bool = False
+    abandoned: bool = False
+    """Nobody waits for the answer, but a worker may still write to the block."""
+    timed_out: bool = False
+    """Its worker was killed because of it."""
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """A version loaded in a worker: what it has in hand, oldest first; the first `nireq` of them run."""
+
+    nireq: int
+    in_hand: "OrderedDict[RequestKey, Request]" = field(default_factory=OrderedDict)
+
+    @property
+    def credits(self) -> int:
+        """How many more requests may be handed over."""
+        return self.nireq + 1 - len(self.in_hand)
+
+    def running(self) -> Iterator[Request]:
+        """Those that occupy a slot."""
+        for index, request in enumerate(self.in_hand.values()):
+            if index >= self.nireq:
+                return
+            yield request
+
+    def mark_running(self, now: int) -> None:
+        """Start the clocks of those that have just reached a slot."""
+        for request in self.running():
+            if not request.running_since:
+                request.running_since = now
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker as the scheduler sees it."""
+
+    slot: str
+    lanes: dict[VersionId, Lane] = field(default_factory=dict)
+    in_hand: int = 0
+    draining: bool = False
+    """Gets nothing new: it is about to be stopped."""
+    alone: Request | None = None
+    """The suspect that this worker is kept free for, or is running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a worker's death means for the requests it had in hand."""
+
+    convicted: tuple[Request, ...] = ()
+    """Ran alone at a second death, or exceeded the inference timeout: to be answered with an error."""
+    dropped: tuple[Request, ...] = ()
+    """Nobody waits for them: their blocks are free now."""
+
+
+class Scheduler:
+    """All requests that the broker knows, and the credits of all workers."""
+
+    def __init__(self) -> None:
+        self.requests: dict[RequestKey, Request] = {}
+        self.workers: dict[str, Worker] = {}
+        self._queues: dict[VersionId, OrderedDict[RequestKey, Request]] = {}
+        self._active: OrderedDict[VersionId, None] = OrderedDict()
+        self._suspects: deque[Request] = deque()
+        self._open: dict[VersionId, int] = {}
+        self._held = 0
+
+    # ---- events about requests
+
+    def submit(self, request: Request, *, held: bool = False) -> None:
+        """A request has come."""
+        self.requests[request.key] = request
+        self._open[request.version] = self._open.get(request.version, 0) + 1
+        if held:
+            request.phase = Phase.HELD
+            self._held += 1
+        else:
+            self._enqueue(request)
+
+    def release_held(self, request: Request) -> None:
+        """No worker that could be running it is left unheard: queue it."""
+        if request.phase is Phase.HELD:
+            self._held -= 1
+            self._enqueue(request)
+
+    def adopt(self, request: Request, slot: str, now: int) -> None:
+        """A worker says that it has this request in hand, whatever was thought of it before."""
+        if request.key not in self.requests:
+            self.requests[request.key] = request
+            self._open[request.version] = self._open.get(request.version, 0) + 1
+        elif request.phase is Phase.IN_HAND:
+            return
+        else:
+            self._unqueue(request)
+        self._hand_over(request, self.workers[slot], now)
+
+    def done(self, slot: str, key: RequestKey, now: int) -> Request | None:
+        """A worker has finished a request; None when it is not one that it had in hand."""
+        request = self.requests.get(key)
+        if request is None or request.phase is not Phase.IN_HAND or request.worker != slot:
+            return None
+        self._take_back(request, now)
+        self._forget(request)
+        return request
+
+    def cancel(self, key: RequestKey) -> Request | None:
+        """Nobody waits any more. The request if it is gone with that; None while a worker may still write."""
+        request = self.requests.get(key)
+        if request is None:
+            return None
+        if request.phase is Phase.IN_HAND:
+            request.abandoned = True
+            return None
+        self._unqueue(request)
+        self._forget(request)
+        return request
+
+    # ---- events about workers
+
+    def worker_joined(self, slot: str) -> None:
+        """A worker has said Hello; it has no lanes yet."""
+        self.workers.setdefault(slot, Worker(slot))
+
+    def version_loaded(self, slot: str, version: VersionId, nireq: int) -> None:
+        """A worker can run this version."""
+        self.workers[slot].lanes.setdefault(version, Lane(nireq)).nireq = nireq
+        self._activate(version)
+
+    def version_unloaded(self, slot: str, version: VersionId) -> None:
+        """A worker cannot run this version any more."""
+        self.workers[slot].lanes.pop(version, None)
+
+    def drain(self, slot: str) -> None:
+        """Give this worker nothing new."""
+        worker = self.workers[slot]
+        worker.draining = True
+        if worker.alone is not None and worker.alone.phase is not Phase.IN_HAND:
+            self._release_reservation(worker)
+
+    def worker_lost(self, slot: str) -> Verdict:
+        """The worker is dead (confirmed). Everything it had in hand is decided here."""
+        worker = self.workers.pop(slot, None)
+        if worker is None:
+            return Verdict()
+        if worker.alone is not None and worker.alone.phase is not Phase.IN_HAND:
+            self._release_reservation(worker)
+        convicted: list[Request] = []
+        dropped: list[Request] = []
+        innocent: list[Request] = []
+        blamed = any(request.timed_out for lane in worker.lanes.values() for request in lane.in_hand.values())
+        for lane in worker.lanes.values():
+            running = {request.key for request in lane.running()}
+            for request in lane.in_hand.values():
+                was_running = request.key in running
+                if request.abandoned or request.submit is None:
+                    self._forget(request)
+                    dropped.append(request)
+                elif request.timed_out or (was_running and request.suspect):
+                    self._forget(request)
+                    convicted.append(request)
+                elif was_running and not blamed:
+                    self._suspect(request)
+                else:
+                    innocent.append(request)
+        # Back to the head of their queues, oldest first, so that a death does not cost them their turn.
+        for request in sorted(innocent, key=lambda one: one.queued_at, reverse=True):
+            self._enqueue(request, first=True)
+        return Verdict(tuple(convicted), tuple(dropped))
+
+    def not_in_hand(self, request: Request) -> bool:
+        """A worker that was thought to have it does not (its Hello does not list it).
+
+        Whether the request is gone with that, because nobody waits for it (or nobody has claimed it yet).
+        """
+        if request.phase is not Phase.IN_HAND:
+            return False
+        self._detach(request, self.workers[request.worker])
+        if request.abandoned or request.submit is None:
+            self._forget(request)
+            return True
+        self._enqueue(request, first=True)
+        return False
+
+    # ---- decisions
+
+    def dispatch(self, now: int) -> list[Request]:
+        """Hand out all that can be handed out now; each returned request's `worker` says to whom."""
+        handed = self._dispatch_suspects(now)
+        active = self._active
+        while active:
+            version, _ = active.popitem(last=False)
+            queue = self._queues.get(version)
+            if not queue:
+                continue
+            worker = self._free_worker(version)
+            if worker is None:
+                continue
+            _, request = queue.popitem(last=False)
+            self._hand_over(request, worker, now)
+            handed.append(request)
+            if queue:
+                active[version] = None
+        return handed
+
+    def overdue(self, now: int, limit_ns: int) -> list[Request]:
+        """Running requests that have occupied a slot for `limit_ns`; marked, so that they are convicted."""
+        found = []
+        for worker in self.workers.values():
+            for lane in worker.lanes.values():
+                for request in lane.running():
+                    if request.running_since and now - request.running_since >= limit_ns:
+                        request.timed_out = True
+                        found.append(request)
+        return found
+
+    # ---- facts
+
+    def in_hand_of(self, slot: str) -> list[Request]:
+        """What a worker has in hand, by lane, oldest first."""
+        worker = self.workers.get(slot)
+        if worker is None:
+            return []
+        return [request for lane in worker.lanes.values() for request in lane.in_hand.values()]
+
+    def of_frontend(self, name: str) -> list[Request]:
+        """Everything that a frontend has submitted and that is not answered."""
+        return [request for key, request in self.requests.items() if key.frontend == name]
+
+    def held(self) -> list[Request]:
+        """Those that wait for workers to say what they are running."""
+        if not self._held:
+            return []
+        return [request for request in self.requests.values() if request.phase is Phase.HELD]
+
+    def queued_versions(self) -> list[VersionId]:
+        """Versions with requests that wait for a worker."""
+        return [version for version, queue in self._queues.items() if queue]
+
+    def queued_keys(self, version: VersionId) -> list[RequestKey]:
+        """A version's requests that wait for a worker, oldest first."""
+        return list(self._queues.get(version, ()))
+
+    def is_open(self, version: VersionId) -> bool:
+        """Whether any request of the version is not answered yet."""
+        return version in self._open
+
+    def queued(self, version: VersionId | None = None) -> int:
+        """Requests that wait for a worker, of one version or of all (suspects and held ones count for all only)."""
+        if version is not None:
+            return len(self._queues.get(version, ()))
+        return sum(1 for request in self.requests.values() if request.phase is not Phase.IN_HAND)
+
+    def in_hand(self, version: VersionId) -> int:
+        """Requests of a version that workers have in hand."""
+        return sum(
+            len(worker.lanes[version].in_hand) for worker in self.workers.values() if version in worker.lanes
+        )
+
+    def check(self) -> None:
+        """Raise AssertionError if the bookkeeping contradicts itself. For tests."""
+        seen: dict[RequestKey, str] = {}
+        for worker in self.workers.values():
+            held = [request for lane in worker.lanes.values() for request in lane.in_hand.values()]
+            assert worker.in_hand == len(held), f"{worker.slot}: counts {worker.in_hand}, has {len(held)}"
+            for version, lane in worker.lanes.items():
+                for request in lane.in_hand.values():
+                    assert request.phase is Phase.IN_HAND
+                    assert request.worker == worker.slot
+                    assert request.version == version
+                    assert seen.setdefault(request.key, worker.slot) == worker.slot, "in two hands"
+        for version, queue in self._queues.items():
+            for request in queue.values():
+                assert request.phase is Phase.QUEUED
+                assert request.version == version
+                assert seen.setdefault(request.key, "queue") == "queue", "queued and in hand"
+        counted: dict[VersionId, int] = {}
+        for request in self.requests.values():
+            counted[request.version] = counted.get(request.version, 0) + 1
+            located = request.key in seen or request.phase in (Phase.HELD, Phase.SUSPECT)
+            assert located, f"{request.key} is {request.phase} but nowhere"
+        assert counted == self._open
+        assert self._held == sum(request.phase is Phase.HELD for request in self.requests.values())
+
+    # ---- bookkeeping
+
+    def _enqueue(self, request: Request, *, first: bool = False) -> None:
+        request.phase = Phase.QUEUED
+        request.worker = ""
+        request.running_since = 0
+        queue = self._queues.setdefault(request.version, OrderedDict())
+        queue[request.key] = request
+        if first:
+            queue.move_to_end(request.key, last=False)
+        self._active[request.version] = None
+
+    def _unqueue(self, request: Request) -> None:
+        if request.phase is Phase.QUEUED:
+            self._queues[request.version].pop(request.key, None)
+        elif request.phase is Phase.HELD:
+            self._held -= 1
+        elif request.phase is Phase.SUSPECT:
+            self._suspects.remove(request)
+            for worker in self.workers.values():
+                if worker.alone is request:
+                    self._release_reservation(worker)
+
+    def _suspect(self, request: Request) -> None:
+        request.phase = Phase.SUSPECT
+        request.suspect = True
+        request.worker = ""
+        request.running_since = 0
+        self._suspects.append(request)
+
+    def _hand_over(self, request: Request, worker: Worker, now: int) -> None:
+        request.phase = Phase.IN_HAND
+        request.worker = worker.slot
+        request.handed_at = now
+        request.running_since = 0
+        lane = worker.lanes.setdefault(request.version, Lane(1))
+        lane.in_hand[request.key] = request
+        if len(lane.in_hand) <= lane.nireq:
+            request.running_since = now
+        worker.in_hand += 1
+
+    def _detach(self, request: Request, worker: Worker) -> Lane | None:
+        lane = worker.lanes.get(request.version)
+        if lane is not None and lane.in_hand.pop(request.key, None) is not None:
+            worker.in_hand -= 1
+        if worker.alone is request:
+            self._release_reservation(worker)
+        return lane
+
+    def _take_back(self, request: Request, now: int) -> None:
+        worker = self.workers[request.worker]
+        lane = self._detach(request, worker)
+        if lane is not None:
+            lane.mark_running(now)
+        self._activate(request.version)
+
+    def _forget(self, request: Request) -> None:
+        del self.requests[request.key]
+        left = self._open[request.version] - 1
+        if left:
+            self._open[request.version] = left
+            return
+        del self._open[request.version]
+        self._queues.pop(request.version, None)
+
+    def _activate(self, version: VersionId) -> None:
+        if self._queues.get(version):
+            self._active[version] = None
+
+    def _release_reservation(self, worker: Worker) -> None:
+        """The worker may be given anything again: every version it has loaded may have been waiting for it."""
+        worker.alone = None
+        for version in worker.lanes:
+            self._activate(version)
+
+    def _free_worker(self, version: VersionId) -> Worker | None:
+        """The worker with a free credit and the least in hand."""
+        best: Worker | None = None
+        for worker in self.workers.values():
+            lane = worker.lanes.get(version)
+            if lane is None or lane.credits <= 0 or worker.draining or worker.alone is not None:
+                continue
+            if best is None or worker.in_hand < best.in_hand:
+                best = worker
+        return best
+
+    def _dispatch_suspects(self, now: int) -> list[Request]:
+        """Each suspect gets a worker of its own: reserved at once, handed over when that worker is empty."""
+        if not self._suspects:
+            return []
+        handed: list[Request] = []
+        reserved = {id(worker.alone): worker for worker in self.workers.values() if worker.alone is not None}
+        for request in list(self._suspects):
+            worker = reserved.get(id(request)) or self._reserve(request)
+            if worker is None or worker.in_hand:
+                continue
+            self._suspects.remove(request)
+            self._hand_over(request, worker, now)
+            handed.append(request)
+        return handed
+
+    def _reserve(self, request: Request) -> Worker | None:
+        able = [
+            worker
+            for worker in self.workers.values()
+            if request.version in worker.lanes and worker.alone is None and not worker.draining
+        ]
+        if not able:
+            return None
+        worker = min(able, key=lambda one: one.in_hand)
+        worker.alone = request
+        return worker

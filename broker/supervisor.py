@@ -1,0 +1,161 @@
+"""supervisord's XML-RPC, spoken by a thread of its own so that the loop never waits for it.
+
+    loop ──RunPrograms──▶ queue ──▶ thread ──XML-RPC over the unix socket──▶ supervisord
+         ◀─eventfd, list of programs─┘
+
+After each batch the thread asks for the whole list: that, and not the answer to any single command, is what the fleet
+goes by, so the faults that mean "it is so already" or "not yet" need no handling of their own.
+"""
+
+import contextlib
+import http.client
+import logging
+import os
+import queue
+import shlex
+import socket
+import threading
+import xmlrpc.client
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from broker.fleet import Add, Program, ProgramCommand, Remove, Slot, Start, Stop
+from common.config import ServerConfig, supervisor_socket
+from common.messages import ProcessId
+from common.process import start_ticks
+
+_logger = logging.getLogger("broker")
+
+_RPC_TIMEOUT_S = 5.0
+_PREFIX = "worker-"
+_PRIORITY = 20
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_RPC_TIMEOUT_S)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_RPC_TIMEOUT_S)
+        self.sock.connect(self._path)
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        return _UnixConnection(self._path)
+
+
+class Supervisor:
+    """The thread and its two ends."""
+
+    def __init__(self, config: ServerConfig, python: str) -> None:
+        self._config = config
+        self._python = python
+        self._run_dir = Path(config.run_dir)
+        self._programs = self._run_dir / "programs"
+        self._orders: queue.SimpleQueue[tuple[ProgramCommand, ...] | None] = queue.SimpleQueue()
+        self._lists: deque[tuple[Program, ...] | None] = deque()
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._serve, name="supervisor", daemon=True)
+        self._thread.start()
+
+    def run(self, commands: tuple[ProgramCommand, ...]) -> None:
+        """Carry these out and fetch the list."""
+        self._orders.put(commands)
+
+    def shutdown(self) -> None:
+        """End the whole server."""
+        self._orders.put(None)
+
+    def results(self) -> list[tuple[Program, ...] | None]:
+        """The lists that have come since the last call; None for one that could not be had."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.descriptor)
+        found = []
+        while self._lists:
+            found.append(self._lists.popleft())
+        return found
+
+    # ---- the thread
+
+    def _serve(self) -> None:
+        while True:
+            commands = self._orders.get()
+            proxy = xmlrpc.client.ServerProxy(
+                "http://localhost", transport=_UnixTransport(supervisor_socket(self._run_dir))
+            )
+            try:
+                if commands is None:
+                    proxy.supervisor.shutdown()
+                    continue
+                for command in commands:
+                    self._carry_out(proxy, command)
+                self._lists.append(self._list(proxy))
+            except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+                _logger.debug("supervisord does not answer: %s", error)
+                self._lists.append(None)
+            os.eventfd_write(self.descriptor, 1)
+
+    def _carry_out(self, proxy: xmlrpc.client.ServerProxy, command: ProgramCommand) -> None:
+        try:
+            if isinstance(command, Add):
+                self._add(proxy, command.slot)
+            elif isinstance(command, Start):
+                proxy.supervisor.startProcess(command.program, False)
+            elif isinstance(command, Stop):
+                proxy.supervisor.stopProcess(command.program, False)
+            elif isinstance(command, Remove):
+                proxy.supervisor.removeProcessGroup(command.program)
+                (self._programs / f"{command.program}.conf").unlink(missing_ok=True)
+        except xmlrpc.client.Fault as fault:
+            # Already started, already stopped, still running: the next list tells what is so.
+            _logger.debug("supervisord on %s: %s", command, fault.faultString)
+
+    def _add(self, proxy: xmlrpc.client.ServerProxy, slot: Slot) -> None:
+        path = self._programs / f"{slot.program}.conf"
+        draft = path.with_suffix(".new")
+        draft.write_text(self._program_text(slot), encoding="utf-8")
+        draft.replace(path)
+        proxy.supervisor.reloadConfig()
+        proxy.supervisor.addProcessGroup(slot.program)
+
+    def _program_text(self, slot: Slot) -> str:
+        """The program's section. `%` stands for itself only when doubled."""
+        words = [
+            *(self._python, "-m", "workers.service", "--run-dir", str(self._run_dir)),
+            *("--slot", slot.name, "--device", slot.device, "--plan", f"{slot.index}/{slot.of}"),
+        ]
+        command = shlex.join(words).replace("%", "%%")
+        console = self._config.console.replace("%", "%%")
+        return f"""[program:{slot.program}]
+command={command}
+autostart=false
+autorestart=false
+startsecs=0
+priority={_PRIORITY}
+stopsignal=TERM
+stopwaitsecs=1
+redirect_stderr=true
+stdout_logfile={console}
+stdout_logfile_maxbytes=0
+"""
+
+    @staticmethod
+    def _list(proxy: xmlrpc.client.ServerProxy) -> tuple[Program, ...]:
+        programs = []
+        infos: Any = proxy.supervisor.getAllProcessInfo()
+        for info in infos:
+            name = str(info["name"])
+            if name.startswith(_PREFIX):
+                pid = int(info["pid"])
+                ticks = start_ticks(pid) if pid else None
+                process = ProcessId(pid, ticks) if ticks is not None else None
+                programs.append(Program(name, str(info["statename"]), process))
+        return tuple(programs)
