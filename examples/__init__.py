@@ -1,0 +1,1 @@
+"""Examples of what to serve and how to call it."""
