@@ -21,28 +21,26 @@ from broker.commands import (
     KillProcess,
     RunPrograms,
     SaveWanted,
-    Say,
-    Send,
     Shutdown,
     WantedState,
     WatchProcess,
 )
 from broker.fleet import Fleet, Program
-from broker.models import LoadCommand, Registry
+from broker.models import LoadCommand, Registry, UnloadCommand
+from broker.outbox import ERROR, INFO, WARNING, Outbox
 from broker.peers import Frontend, Peers, Worker
-from broker.scheduler import Request, Scheduler
+from broker.requests import Requests
+from broker.scheduler import Scheduler
 from broker.status import Whole, status_document
 from common.config import ServerConfig
-from common.errors import Code, WireError
 from common.messages import (
     Acknowledge,
     ArenaGone,
     Cancel,
     Catalogue,
-    Completed,
     Done,
-    Execute,
     FrontendHello,
+    Leaving,
     Listening,
     Load,
     Loaded,
@@ -50,36 +48,25 @@ from common.messages import (
     Message,
     ProcessId,
     Refused,
-    Released,
     RequestKey,
     ScaleQuery,
     ScaleReply,
     Snapshot,
-    Stale,
     StatusQuery,
     StatusReply,
     StorekeeperHello,
     Submit,
-    Timing,
     Unload,
     Unloaded,
-    VersionId,
     Watch,
     Welcome,
     WorkerHello,
 )
 
-DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
-
 RESYNC_NS = 5_000_000_000
 """After its start a broker takes a frontend of which it has heard nothing for dead only after so long."""
 
 MAX_REPLICAS = 64
-
-_CONVICTED = WireError(
-    Code.INTERNAL, "Inference ended its worker process twice; the request will not be tried again"
-)
-_EXPIRED = WireError(Code.DEADLINE_EXCEEDED, "The deadline passed while the request waited for a worker")
 
 
 class Core:
@@ -101,58 +88,66 @@ class Core:
         self.peers = Peers()
         self._generation = state.epoch << 32
         self._catalogue: Catalogue | None = None
-        self._out: list[Command] = []
+        self._out = Outbox(self.peers)
+        self._requests = Requests(
+            self.scheduler, self.registry, self.fleet, self.peers, self._out, config.inference_timeout_s
+        )
         self._to_settle = False
         self._next_tick = now
-        self._unclaimed: dict[RequestKey, tuple[Done, tuple[bytes, ...], int]] = {}
-        self._pending_releases: list[RequestKey] = []
         self._resync_done = False
-        self._handlers: dict[type, Callable[..., None]] = {
+        self._of_frontends: dict[type, Callable[..., None]] = {
             Submit: self._submit,
             Cancel: self._cancel,
             Acknowledge: self._acknowledge,
             Listening: self._listening,
             Refused: self._refused,
+            Leaving: self._leaving,
+        }
+        self._of_workers: dict[type, Callable[..., None]] = {
             Loaded: self._loaded,
             LoadFailed: self._load_failed,
             Unloaded: self._unloaded,
-            Snapshot: self._snapshot,
         }
 
     # ---- events
 
     def hello(self, identity: bytes, message: Message, now: int) -> None:
         """The first message of a link."""
-        self._send(identity, Welcome(self._this))
+        self._out.send(identity, Welcome(self._this))
         if isinstance(message, FrontendHello):
-            self._out.append(WatchProcess(message.process))
+            self._out.put(WatchProcess(message.process))
             self._frontend_hello(identity, message, now)
         elif isinstance(message, WorkerHello):
-            self._out.append(WatchProcess(message.process))
+            self._out.put(WatchProcess(message.process))
             self._worker_hello(identity, message, now)
         elif isinstance(message, StorekeeperHello):
-            self._send(identity, Watch({model.name: model.base_path for model in self._config.models}))
+            self._out.send(identity, Watch({model.name: model.base_path for model in self._config.models}))
         self._to_settle = True
 
     def receive(self, identity: bytes, message: Message, frames: tuple[bytes, ...], now: int) -> None:
         """A message on a link whose Hello was read."""
-        if isinstance(message, Done):
-            self._done(identity, message, frames, now)
+        kind = type(message)
+        frontend = self.peers.frontend_by_identity.get(identity)
+        if frontend is not None and kind in self._of_frontends:
+            self._of_frontends[kind](frontend, message, now)
             return
-        handler = self._handlers.get(type(message))
-        if handler is None:
-            self._say(ERROR, f"a peer sent {type(message).__name__}, which the broker does not take")
-        else:
-            handler(identity, message, now)
+        worker = self.peers.worker_by_identity.get(identity)
+        if worker is not None and isinstance(message, Done):
+            self._requests.done(worker.slot, message, frames, now)
+        elif worker is not None and kind in self._of_workers:
+            self._of_workers[kind](worker, message, now)
+        elif isinstance(message, Snapshot):
+            self._snapshot(message)
+        # Anything else is the last word of a peer whose death is known already.
 
     def control(self, identity: bytes, message: Message, now: int) -> None:
         """A question of `ie_serving status` or `ie_serving scale`."""
         if isinstance(message, StatusQuery):
             whole = Whole(self.epoch, self.scheduler, self.registry, self.fleet, self.peers)
-            self._send(identity, StatusReply(status_document(whole)))
+            self._out.send(identity, StatusReply(status_document(whole)))
         elif isinstance(message, ScaleQuery):
             error = self._scale(message, now)
-            self._send(identity, ScaleReply(error))
+            self._out.send(identity, ScaleReply(error))
 
     def process_died(self, process: ProcessId, now: int) -> None:
         """A watched process has ended."""
@@ -170,7 +165,7 @@ class Core:
         """supervisord's list of worker programs."""
         for post in self.fleet.programs_seen(programs, now):
             if post.process is not None:
-                self._out.append(WatchProcess(post.process))
+                self._out.put(WatchProcess(post.process))
         self._to_settle = True
 
     def supervisor_unreachable(self, now: int) -> None:
@@ -185,14 +180,12 @@ class Core:
             self._tick(now)
         if self._to_settle:
             self._settle(now)
-        for request in self.scheduler.dispatch(now):
-            self._execute(request, now)
+        self._requests.dispatch(now)
         batch = self.fleet.plan(now)
         if batch is not None:
             self._save()
-            self._out.append(RunPrograms(tuple(batch)))
-        out, self._out = self._out, []
-        return out
+            self._out.put(RunPrograms(tuple(batch)))
+        return self._out.take()
 
     def next_wake(self) -> int:
         """When `flush` is to be called even if nothing has happened."""
@@ -213,66 +206,46 @@ class Core:
                 slot, f"has been loading one version for more than {self._config.load_timeout_s:g} s"
             )
         for process in self.fleet.overdue(now):
-            self._say(WARNING, f"worker process {process.pid} stays silent and is killed")
-            self._out.append(KillProcess(process))
+            self._out.say(WARNING, f"worker process {process.pid} stays silent and is killed")
+            self._out.put(KillProcess(process))
         if not self._resync_done and now - self._started_at >= RESYNC_NS:
             self._resync_done = True
             for worker in self.peers.workers.values():
                 self._tell_dead_arenas(worker)
-        for key in [key for key, entry in self._unclaimed.items() if now >= entry[2]]:
-            del self._unclaimed[key]
+        self._requests.tick(now)
         self._to_settle = True
 
     def _settle(self, now: int) -> None:
         """Let registry, fleet and catalogue follow what has become known."""
         self._to_settle = False
-        self._settle_recovery()
         self._settle_fleet(now)
         self._publish(now)
-        for command in self.registry.plan(
-            now, self.peers.acknowledged(self._generation), self.scheduler.is_open
-        ):
-            worker = self.peers.workers.get(command.slot)
-            if worker is None:
-                continue
-            if isinstance(command, LoadCommand):
-                config = command.model.config
-                self._say(
-                    INFO,
-                    f"worker {command.slot} loads model {config.name} version {command.version.id.version}",
-                )
-                load = Load(
-                    command.version.id,
-                    command.version.path,
-                    config.nireq,
-                    config.plugin_config,
-                    command.trial,
-                )
-                self._send(worker.identity, load)
-            else:
-                self.scheduler.version_unloaded(command.slot, command.version.id)
-                self._send(worker.identity, Unload(command.version.id))
+        acknowledged = self.peers.acknowledged(self._generation)
+        for command in self.registry.plan(now, acknowledged, self.scheduler.is_open):
+            self._order(command)
         self._publish(now)
-        self._settle_stale()
+        self._requests.settle(self._generation)
         self._announce()
 
-    def _settle_recovery(self) -> None:
-        """Requests that were held back because a worker unheard might be running them."""
-        silent = self.fleet.silent_devices()
-        if silent is None:
+    def _order(self, command: LoadCommand | UnloadCommand) -> None:
+        """Have a worker load or unload a version."""
+        worker = self.peers.workers.get(command.slot)
+        if worker is None:
             return
-        for request in self.scheduler.held():
-            if self._device(request.version) not in silent:
-                self.scheduler.release_held(request)
-        if not silent:
-            pending, self._pending_releases = self._pending_releases, []
-            for key in pending:
-                self._abandoned_again(key)
+        id_ = command.version.id
+        if isinstance(command, UnloadCommand):
+            self.scheduler.version_unloaded(command.slot, id_)
+            self._out.send(worker.identity, Unload(id_))
+            return
+        config = command.model.config
+        self._out.say(INFO, f"worker {command.slot} loads model {id_.model} version {id_.version}")
+        load = Load(id_, command.version.path, config.nireq, config.plugin_config, command.trial)
+        self._out.send(worker.identity, load)
 
     def _settle_fleet(self, now: int) -> None:
         serving = frozenset(slot for slot in self.peers.workers if self.registry.serves_all(slot))
         for slot in self.fleet.advance(serving, now):
-            self._say(INFO, f"worker {slot} is replaced")
+            self._out.say(INFO, f"worker {slot} is replaced")
             self.registry.drain(slot)
             if slot in self.scheduler.workers:
                 self.scheduler.drain(slot)
@@ -299,16 +272,7 @@ class Core:
         self.registry.catalogue_made(self._generation, now)
         self._save()
         for frontend in self.peers.frontends.values():
-            self._send(frontend.identity, self._catalogue)
-
-    def _settle_stale(self) -> None:
-        """Requests queued for a version that can never run any more are sent back to be resolved anew."""
-        for version in self.scheduler.queued_versions():
-            if self._may_wait(version):
-                continue
-            for key in self.scheduler.queued_keys(version):
-                self.scheduler.cancel(key)
-                self._to_frontend(key.frontend, Stale(key.id, self._generation))
+            self._out.send(frontend.identity, self._catalogue)
 
     def _announce(self) -> None:
         """The ready lines, or the end of a start that has failed; once per start of the server."""
@@ -317,7 +281,7 @@ class Core:
         hopeless = self.registry.hopeless()
         if hopeless:
             self._announced = True
-            self._out.append(Shutdown(1, f"no model can be served: {hopeless}"))
+            self._out.put(Shutdown(1, f"no model can be served: {hopeless}"))
             return
         if sum(frontend.listening for frontend in self.peers.frontends.values()) < self._config.frontends:
             return
@@ -327,7 +291,9 @@ class Core:
         ports = [("gRPC", self._config.grpc_port), ("REST", self._config.rest_port)]
         for kind, port in ports:
             if port:
-                self._say(INFO, f"{kind} server listens on port {port} and will be serving models: {names}")
+                self._out.say(
+                    INFO, f"{kind} server listens on port {port} and will be serving models: {names}"
+                )
 
     # ---- frontends
 
@@ -335,109 +301,47 @@ class Core:
         frontend = Frontend(hello.name, identity, hello.process, hello.kind, hello.listening)
         self.peers.add_frontend(frontend)
         if self._catalogue is not None:
-            self._send(identity, self._catalogue)
-        listed = {submit.id for submit in hello.requests} | set(hello.abandoned)
-        for request in self.scheduler.of_frontend(hello.name):
-            if request.key.id not in listed:
-                self.scheduler.cancel(request.key)
-        for submit in hello.requests:
-            self._resubmit(frontend, submit, now)
-        for id_ in hello.abandoned:
-            self._abandoned_again(RequestKey(hello.name, id_))
+            self._out.send(identity, self._catalogue)
+        self._requests.greeted(frontend, hello, now)
 
-    def _resubmit(self, frontend: Frontend, submit: Submit, now: int) -> None:
-        key = RequestKey(frontend.name, submit.id)
-        known = self.scheduler.requests.get(key)
-        if known is not None:
-            known.submit = submit
-            known.abandoned = False
-            return
-        unclaimed = self._unclaimed.pop(key, None)
-        if unclaimed is not None:
-            done, frames, _ = unclaimed
-            self._send(frontend.identity, Completed(submit.id, done.outputs, done.error), frames)
-            return
-        silent = self.fleet.silent_devices()
-        held = silent is None or self._device(submit.version) in silent
-        self.scheduler.submit(Request(key, submit.version, submit, now), held=held)
+    def _submit(self, frontend: Frontend, submit: Submit, now: int) -> None:
+        self._requests.submit(frontend, submit, self._generation, now)
 
-    def _abandoned_again(self, key: RequestKey) -> None:
-        """A lent block whose request nobody wants: released when no worker can be running it."""
-        self._unclaimed.pop(key, None)
-        if key in self.scheduler.requests:
-            self._cancel_key(key)
-        elif self.fleet.silent_devices() == frozenset():
-            self._release(key.frontend, key.id)
-        else:
-            self._pending_releases.append(key)
+    def _cancel(self, frontend: Frontend, cancel: Cancel, _now: int) -> None:
+        self._requests.cancel(RequestKey(frontend.name, cancel.id))
 
-    def _submit(self, identity: bytes, submit: Submit, now: int) -> None:
-        frontend = self.peers.frontend_by_identity.get(identity)
-        if frontend is None:
-            return
-        if not self._may_wait(submit.version):
-            self._send(identity, Stale(submit.id, self._generation))
-            return
-        key = RequestKey(frontend.name, submit.id)
-        if key not in self.scheduler.requests:
-            self.scheduler.submit(Request(key, submit.version, submit, now))
+    def _acknowledge(self, frontend: Frontend, message: Acknowledge, _now: int) -> None:
+        frontend.acknowledged = message.generation
+        self._to_settle = True
 
-    def _may_wait(self, version: VersionId) -> bool:
-        """Whether requests for the version may queue: it is served, or a new broker does not know it yet."""
-        if self.registry.accepts(version):
-            return True
-        return self.registry.find(version) is None and self._is_recovering(version)
+    def _listening(self, frontend: Frontend, _message: Listening, _now: int) -> None:
+        frontend.listening = True
+        self._to_settle = True
 
-    def _is_recovering(self, version: VersionId) -> bool:
-        model = self.registry.models.get(version.model)
-        silent = self.fleet.silent_devices()
-        return model is not None and (
-            silent is None or model.config.target_device in silent or not model.listed
-        )
-
-    def _cancel(self, identity: bytes, cancel: Cancel, now: int) -> None:
-        frontend = self.peers.frontend_by_identity.get(identity)
-        if frontend is not None:
-            self._cancel_key(RequestKey(frontend.name, cancel.id))
-
-    def _cancel_key(self, key: RequestKey) -> None:
-        request = self.scheduler.cancel(key)
-        if request is not None:
-            self._release(key.frontend, key.id)
-
-    def _acknowledge(self, identity: bytes, message: Acknowledge, now: int) -> None:
-        frontend = self.peers.frontend_by_identity.get(identity)
-        if frontend is not None:
-            frontend.acknowledged = message.generation
-            self._to_settle = True
-
-    def _listening(self, identity: bytes, message: Listening, now: int) -> None:
-        frontend = self.peers.frontend_by_identity.get(identity)
-        if frontend is not None:
-            frontend.listening = True
-            self._to_settle = True
-
-    def _refused(self, identity: bytes, message: Refused, now: int) -> None:
+    def _refused(self, _frontend: Frontend, message: Refused, _now: int) -> None:
         for code, count in message.counts.items():
             self.peers.refused[code] = self.peers.refused.get(code, 0) + count
 
+    def _leaving(self, frontend: Frontend, _message: Leaving, _now: int) -> None:
+        frontend.leaving = True
+
     def _frontend_died(self, frontend: Frontend) -> None:
-        self._say(WARNING, f"frontend {frontend.name} (process {frontend.process.pid}) has ended")
-        for request in self.scheduler.of_frontend(frontend.name):
-            self.scheduler.cancel(request.key)
-        self._out.append(ForgetFrontend(frontend.name))
+        level = INFO if frontend.leaving else WARNING
+        self._out.say(level, f"frontend {frontend.name} (process {frontend.process.pid}) has ended")
+        self._requests.frontend_died(frontend.name)
+        self._out.put(ForgetFrontend(frontend.name))
         for worker in self.peers.workers.values():
-            self._send(worker.identity, ArenaGone(frontend.name))
+            self._out.send(worker.identity, ArenaGone(frontend.name))
 
     # ---- workers
 
     def _worker_hello(self, identity: bytes, hello: WorkerHello, now: int) -> None:
         post = self.fleet.hello(hello.slot, hello.process, now)
         if post is None:
-            self._say(
+            self._out.say(
                 WARNING, f"worker {hello.slot} (process {hello.process.pid}) has no place and is killed"
             )
-            self._out.append(KillProcess(hello.process))
+            self._out.put(KillProcess(hello.process))
             return
         slot = hello.slot
         worker = Worker(slot, identity, hello.process, frozenset(hello.arenas))
@@ -447,124 +351,65 @@ class Core:
             if id_.model in self.registry.models:
                 self.registry.worker_loading(slot, id_, now)
         if not post.slot.trial:
-            self._let_serve(hello, now)
+            self._requests.worker_greeted(hello, now)
             if post.retiring:
                 self.registry.drain(slot)
                 self.scheduler.drain(slot)
         if self._resync_done:
             self._tell_dead_arenas(worker)
 
-    def _let_serve(self, hello: WorkerHello, now: int) -> None:
-        """Credits for what is loaded; what it says it has in hand is adopted, what it does not is queued again."""
-        slot = hello.slot
-        self.scheduler.worker_joined(slot)
-        for record in hello.loaded:
-            self.scheduler.version_loaded(slot, record.version, record.nireq)
-        stated = dict(zip(hello.running, hello.running_versions, strict=True))
-        for request in self.scheduler.in_hand_of(slot):
-            if request.key not in stated and self.scheduler.not_in_hand(request) and request.abandoned:
-                self._release(request.key.frontend, request.key.id)
-        for key, version in stated.items():
-            request = self.scheduler.requests.get(key) or Request(key, version, None, now)
-            self.scheduler.adopt(request, slot, now)
-
     def _worker_died(self, slot: str, now: int) -> None:
-        self._say(WARNING, f"worker {slot} has ended")
         post = self.fleet.posts.get(slot)
-        deliberate = post is not None and post.retiring
+        deliberate = (post is not None and post.retiring) or self.peers.all_leaving()
+        self._out.say(INFO if deliberate else WARNING, f"worker {slot} has ended")
         for version in self.registry.worker_lost(slot, now, deliberate=deliberate):
-            self._say(ERROR, f"model {version.id.model} version {version.id.version}: {version.reason}")
-        verdict = self.scheduler.worker_lost(slot)
-        for request in verdict.convicted:
-            error = _CONVICTED
-            if request.timed_out:
-                text = f"Inference took longer than {self._config.inference_timeout_s:g} s and was stopped"
-                error = WireError(Code.DEADLINE_EXCEEDED, text)
-            self._to_frontend(request.key.frontend, Completed(request.key.id, (), error))
-        for request in verdict.dropped:
-            self._release(request.key.frontend, request.key.id)
+            self._out.say(ERROR, f"model {version.id.model} version {version.id.version}: {version.reason}")
+        self._requests.worker_died(slot)
 
-    def _execute(self, request: Request, now: int) -> None:
-        submit = request.submit
-        assert submit is not None, "only adopted requests lack their Submit, and those are in hand"
-        if now >= submit.deadline:
-            # Seen only now: nobody looks through the queues for deadlines, the frontend has its own timer.
-            self.scheduler.done(request.worker, request.key, now)
-            self._to_frontend(request.key.frontend, Completed(submit.id, (), _EXPIRED))
-            return
-        worker = self.peers.workers[request.worker]
-        message = Execute(
-            request.key, submit.version, submit.segment, submit.inputs, submit.outputs, submit.deadline
-        )
-        self._send(worker.identity, message)
-
-    def _done(self, identity: bytes, done: Done, frames: tuple[bytes, ...], now: int) -> None:
-        worker = self.peers.worker_by_identity.get(identity)
-        if worker is None:
-            return
-        request = self.scheduler.done(worker.slot, done.key, now)
-        if request is None:
-            self.peers.unknown_done += 1
-            return
-        if request.submit is None and not request.abandoned:
-            # Its frontend may still be on its way to this broker.
-            self._unclaimed[done.key] = (done, frames, now + RESYNC_NS)
-            return
-        if request.abandoned:
-            self._release(done.key.frontend, done.key.id)
-            return
-        frontend = self.peers.frontends.get(done.key.frontend)
-        if frontend is not None:
-            timing = Timing(request.handed_at - request.queued_at, done.inferring)
-            self._send(frontend.identity, Completed(done.key.id, done.outputs, done.error, timing), frames)
-
-    def _loaded(self, identity: bytes, message: Loaded, now: int) -> None:
-        worker = self.peers.worker_by_identity.get(identity)
-        if worker is None or message.loaded.version.model not in self.registry.models:
-            return
+    def _loaded(self, worker: Worker, message: Loaded, _now: int) -> None:
         record = message.loaded
+        if record.version.model not in self.registry.models:
+            return
         self.registry.loaded(worker.slot, record)
         if worker.slot in self.scheduler.workers:
             self.scheduler.version_loaded(worker.slot, record.version, record.nireq)
-        self._say(
+        self._out.say(
             INFO,
             f"worker {worker.slot} has loaded model {record.version.model} version {record.version.version}",
         )
         self._to_settle = True
 
-    def _load_failed(self, identity: bytes, message: LoadFailed, now: int) -> None:
-        worker = self.peers.worker_by_identity.get(identity)
-        if worker is None or message.version.model not in self.registry.models:
+    def _load_failed(self, worker: Worker, message: LoadFailed, now: int) -> None:
+        if message.version.model not in self.registry.models:
             return
         self.registry.load_failed(worker.slot, message.version, message.reason, now)
         where = f"model {message.version.model} version {message.version.version}"
-        self._say(ERROR, f"{where} cannot be loaded by worker {worker.slot}: {message.reason}")
+        self._out.say(ERROR, f"{where} cannot be loaded by worker {worker.slot}: {message.reason}")
         self._to_settle = True
 
-    def _unloaded(self, identity: bytes, message: Unloaded, now: int) -> None:
-        worker = self.peers.worker_by_identity.get(identity)
-        if worker is not None and message.version.model in self.registry.models:
+    def _unloaded(self, worker: Worker, message: Unloaded, _now: int) -> None:
+        if message.version.model in self.registry.models:
             self.registry.unloaded(worker.slot, message.version)
             self._to_settle = True
 
     def _tell_dead_arenas(self, worker: Worker) -> None:
         for name in worker.arenas - self.peers.frontends.keys():
-            self._send(worker.identity, ArenaGone(name))
+            self._out.send(worker.identity, ArenaGone(name))
 
     def _kill_slot(self, slot: str, why: str) -> None:
         worker = self.peers.workers.get(slot)
         if worker is not None and not worker.kill_sent:
             worker.kill_sent = True
-            self._say(ERROR, f"worker {slot} {why} and is killed")
-            self._out.append(KillProcess(worker.process))
+            self._out.say(ERROR, f"worker {slot} {why} and is killed")
+            self._out.put(KillProcess(worker.process))
 
     # ---- storage and control
 
-    def _snapshot(self, identity: bytes, message: Snapshot, now: int) -> None:
+    def _snapshot(self, message: Snapshot) -> None:
         for warning in message.warnings:
-            self._say(WARNING, f"model {message.model}: {warning}")
+            self._out.say(WARNING, f"model {message.model}: {warning}")
         if message.error:
-            self._say(ERROR, f"model {message.model}: {message.error}")
+            self._out.say(ERROR, f"model {message.model}: {message.error}")
         self.registry.snapshot(message)
         self._to_settle = True
 
@@ -577,28 +422,10 @@ class Core:
         self.fleet.scale(query.device, query.replicas, now)
         self._save()
         self._to_settle = True
-        self._say(INFO, f"device {query.device} is scaled to {query.replicas} worker(s)")
+        self._out.say(INFO, f"device {query.device} is scaled to {query.replicas} worker(s)")
         return ""
 
     # ---- helpers
-
-    def _device(self, version: VersionId) -> str:
-        model = self.registry.models.get(version.model)
-        return model.config.target_device if model is not None else ""
-
-    def _release(self, frontend: str, id_: int) -> None:
-        self._to_frontend(frontend, Released(id_))
-
-    def _to_frontend(self, name: str, message: Message) -> None:
-        frontend = self.peers.frontends.get(name)
-        if frontend is not None:
-            self._send(frontend.identity, message)
-
-    def _send(self, identity: bytes, message: Message, frames: tuple[bytes, ...] = ()) -> None:
-        self._out.append(Send(identity, message, frames))
-
-    def _say(self, level: int, text: str) -> None:
-        self._out.append(Say(level, text))
 
     def _save(self) -> None:
         """Have the wanted state written down if it has changed; before anything that follows is acted on."""
@@ -612,4 +439,4 @@ class Core:
         )
         if state != self._saved:
             self._saved = state
-            self._out.append(SaveWanted(state))
+            self._out.put(SaveWanted(state))

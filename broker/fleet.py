@@ -234,9 +234,7 @@ class Fleet:
             drain.extend(self._retire_old(old, len(current) - len(starting), replicas, serving))
         return drain
 
-    def _pool(
-        self, device: str, replicas: int, serving: frozenset[str]
-    ) -> tuple[list[Post], list[Post]]:
+    def _pool(self, device: str, replicas: int, serving: frozenset[str]) -> tuple[list[Post], list[Post]]:
         """A device's workers that are to stay, one a share of the cores, and those that are to be replaced."""
         pool = [
             post
@@ -244,12 +242,12 @@ class Fleet:
             if post.slot.device == device and not post.slot.trial and not post.retiring
         ]
         current: dict[int, Post] = {}
-        old = []
         # Scaled to and fro, a share may have two workers: the one that serves stays.
         for post in sorted(pool, key=lambda one: one.slot.name not in serving):
-            if post.slot.of != replicas or current.setdefault(post.slot.index, post) is not post:
-                old.append(post)
-        return list(current.values()), old
+            if post.slot.of == replicas:
+                current.setdefault(post.slot.index, post)
+        stay = list(current.values())
+        return stay, [post for post in pool if post not in stay]
 
     @staticmethod
     def _retire_old(old: list[Post], served: int, replicas: int, serving: frozenset[str]) -> list[str]:

@@ -16,6 +16,8 @@ class Frontend:
     listening: bool
     acknowledged: int = 0
     """Generation of the oldest catalogue by which it may still choose versions."""
+    leaving: bool = False
+    """It has said that it is about to end."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +78,10 @@ class Peers:
                 self.worker_by_identity.pop(worker.identity, None)
                 return worker
         return None
+
+    def all_leaving(self) -> bool:
+        """Whether the server is being stopped: each frontend has said that it ends, or has ended."""
+        return all(frontend.leaving for frontend in self.frontends.values())
 
     def acknowledged(self, current: int) -> int:
         """The oldest catalogue that any frontend may still choose by; `current` when there is no frontend."""

@@ -131,6 +131,10 @@ class Refused(_Message, frozen=True, tag=6):
     counts: dict[str, int]
 
 
+class Leaving(_Message, frozen=True, tag=7):
+    """The frontend is about to end, as it was told to."""
+
+
 # ---- broker → frontend
 
 
@@ -347,7 +351,7 @@ class ScaleReply(_Message, frozen=True, tag=93):
 
 
 Message: TypeAlias = (
-    Submit | Cancel | FrontendHello | Acknowledge | Listening | Refused
+    Submit | Cancel | FrontendHello | Acknowledge | Listening | Refused | Leaving
     | Welcome | RestartLink | Catalogue | Completed | Released | Stale
     | Load | Unload | Execute | ArenaGone | SegmentGone
     | WorkerHello | Loaded | LoadFailed | Unloaded | Done

@@ -1,0 +1,1 @@
+"""The frontends: stateless processes that turn API requests into references to shared memory, and back."""

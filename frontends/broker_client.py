@@ -1,0 +1,310 @@
+"""A frontend's side of the broker link, on asyncio: submits, answers, and everything that a broker's death brings.
+
+Sends are gathered and go out once for each round of the event loop. ZeroMQ's descriptor is edge-triggered, so after
+every send the queue is looked at again, and a timer looks a few times a second whatever the descriptor says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config import peers_socket
+from common.errors import (
+    DeadlineExceededError,
+    InternalError,
+    ServingError,
+    from_wire,
+)
+from common.messages import (
+    Acknowledge,
+    Cancel,
+    Catalogue,
+    Completed,
+    FrontendHello,
+    Leaving,
+    Listening,
+    Message,
+    OutputResult,
+    Refused,
+    Released,
+    Stale,
+    Submit,
+    Timing,
+)
+from common.peer import PeerLink
+from common.process import this_process
+from common.session import LinkDown, LinkUp
+from common.transport import Dealer, Transport
+from frontends.admission import Admission
+from frontends.catalogue import CatalogueView
+from frontends.ledger import Ledger
+from frontends.memory import Block, Memory
+
+_logger = logging.getLogger("frontends")
+
+_TICK_S = 0.1
+
+
+class StaleVersionError(Exception):
+    """The version left between the choice and the submit: choose again once the catalogue is at `generation`."""
+
+    def __init__(self, generation: int) -> None:
+        super().__init__(f"catalogue generation {generation}")
+        self.generation = generation
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A request's outputs as the broker reported them."""
+
+    outputs: tuple[OutputResult, ...]
+    frames: tuple[bytes, ...]
+    timing: Timing
+
+
+class _LoopWatch:
+    """Announces the link's descriptors to asyncio."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_input: Callable[[], None], on_death: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._on_input = on_input
+        self._on_death = on_death
+
+    def add(self, source: Dealer | int) -> None:
+        if isinstance(source, int):
+            self._loop.add_reader(source, self._on_death)
+        else:
+            self._loop.add_reader(source.descriptor, self._on_input)
+
+    def remove(self, source: Dealer | int) -> None:
+        self._loop.remove_reader(source if isinstance(source, int) else source.descriptor)
+
+
+class BrokerClient:
+    """The link, the ledger, and who waits for what."""
+
+    def __init__(self, run_dir: Path, name: str, kind: str, memory: Memory, admission: Admission) -> None:
+        self.name = name
+        self._kind = kind
+        self._process = this_process()
+        self._memory = memory
+        self._admission = admission
+        self._loop = asyncio.get_running_loop()
+        self._transport = Transport()
+        watch = _LoopWatch(self._loop, self._on_input, self._on_death)
+        self._link = PeerLink(self._transport, peers_socket(run_dir), name, self._hello, watch)
+        self.ledger = Ledger()
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._blocks: dict[int, Block] = {}
+        self._outgoing: list[Message] = []
+        self._flush_due = False
+        self._listening = False
+        self._catalogue: CatalogueView | None = None
+        self._catalogue_waiters: list[asyncio.Future[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.unknown_answers = 0
+
+    @property
+    def linked(self) -> bool:
+        """Whether a broker is there."""
+        return self._link.linked
+
+    @property
+    def catalogue(self) -> CatalogueView | None:
+        """The last one that came; None before the first."""
+        return self._catalogue
+
+    def start(self) -> None:
+        """Greet the broker, now and whenever it is a new one."""
+        self._link.start(time.monotonic_ns())
+        self._tick()
+
+    def announce_listening(self) -> None:
+        """The port accepts."""
+        self._listening = True
+        self._post(Listening())
+
+    def announce_leaving(self) -> None:
+        """The process is about to end."""
+        self._post(Leaving())
+
+    async def run(self, submit: Submit, block: Block, deadline_ns: int) -> Answer:
+        """Have a request inferred. The block is this frontend's again when this returns or raises a ServingError of
+        the broker; when it raises DeadlineExceededError or CancelledError, it comes back by itself later.
+
+        Raises ServingError, StaleVersionError.
+        """
+        waiter: asyncio.Future[Answer] = self._loop.create_future()
+        id_ = submit.id
+        self._waiting[id_] = waiter
+        self._blocks[id_] = block
+        self.ledger.add(submit)
+        if self._link.linked:
+            self._post(submit)
+        timer = self._loop.call_later(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9), self._expire, id_)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self._abandon(id_)
+            raise
+        finally:
+            timer.cancel()
+            self._waiting.pop(id_, None)
+
+    async def wait_for_catalogue(self, generation: int, deadline_ns: int) -> None:
+        """Until the catalogue is at least of this generation (0: until there is one). Raises DeadlineExceededError."""
+        while self._catalogue is None or self._catalogue.generation < generation:
+            waiter = self._loop.create_future()
+            self._catalogue_waiters.append(waiter)
+            left = (deadline_ns - time.monotonic_ns()) / 1e9
+            try:
+                await asyncio.wait_for(waiter, max(0.0, left))
+            except TimeoutError:
+                raise DeadlineExceededError("The deadline passed before the model was chosen") from None
+
+    async def drained(self, timeout_s: float) -> bool:
+        """Wait until nobody waits for an answer; whether that was so in time."""
+        if self._waiting:
+            await asyncio.wait(list(self._waiting.values()), timeout=timeout_s)
+        return not self._waiting
+
+    def close(self) -> None:
+        """Close the link."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._link.close()
+        self._transport.close()
+
+    # ---- outgoing
+
+    def _hello(self) -> Message:
+        requests, abandoned = self.ledger.greet(time.monotonic_ns())
+        return FrontendHello(self.name, self._process, self._kind, self._listening, requests, abandoned)
+
+    def _post(self, message: Message) -> None:
+        self._outgoing.append(message)
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        outgoing, self._outgoing = self._outgoing, []
+        if not outgoing or not self._link.linked:
+            # What was to be said is in the ledger, and so in the next Hello.
+            return
+        now = time.monotonic_ns()
+        for message in outgoing:
+            if type(message) is Submit:
+                self.ledger.sent(message.id, now)
+        self._link.send(outgoing)
+        dealer = self._link.dealer
+        if dealer is not None and dealer.has_input():
+            self._on_input()
+
+    def _abandon(self, id_: int) -> None:
+        """Nobody waits for the request any more; its block comes back when the broker says so."""
+        if self.ledger.abandon(id_):
+            self._free(id_)
+        elif id_ in self.ledger.entries:
+            self._post(Cancel(id_))
+
+    def _expire(self, id_: int) -> None:
+        waiter = self._waiting.get(id_)
+        if waiter is not None and not waiter.done():
+            self._abandon(id_)
+            waiter.set_exception(DeadlineExceededError("The deadline passed before the answer was there"))
+
+    def _free(self, id_: int) -> None:
+        block = self._blocks.pop(id_, None)
+        if block is not None:
+            self._memory.free(block)
+
+    # ---- incoming
+
+    def _on_input(self) -> None:
+        now = time.monotonic_ns()
+        for message, frames in self._link.drain(now):
+            self._receive(message, frames)
+        for change in self._link.changes():
+            self._follow(change, now)
+
+    def _on_death(self) -> None:
+        self._link.broker_ended(time.monotonic_ns())
+        self._on_input()
+
+    def _receive(self, message: Message, frames: tuple[bytes, ...]) -> None:
+        if isinstance(message, Completed):
+            self._completed(message, frames)
+        elif isinstance(message, Catalogue):
+            self._take_catalogue(message)
+        elif isinstance(message, Released):
+            if self.ledger.close(message.id) is not None:
+                self._free(message.id)
+        elif isinstance(message, Stale):
+            self._fail(message.id, StaleVersionError(message.generation))
+
+    def _completed(self, message: Completed, frames: tuple[bytes, ...]) -> None:
+        if message.error is not None:
+            self._fail(message.id, from_wire(message.error))
+            return
+        if self.ledger.close(message.id) is None:
+            self.unknown_answers += 1
+            return
+        waiter = self._waiting.get(message.id)
+        if waiter is None or waiter.done():
+            self._free(message.id)
+            return
+        # From here on the block is the waiter's.
+        del self._blocks[message.id]
+        waiter.set_result(Answer(message.outputs, frames, message.timing))
+
+    def _fail(self, id_: int, error: ServingError | StaleVersionError) -> None:
+        if self.ledger.close(id_) is None:
+            self.unknown_answers += 1
+            return
+        self._free(id_)
+        waiter = self._waiting.get(id_)
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    def _take_catalogue(self, message: Catalogue) -> None:
+        self._catalogue = CatalogueView(message)
+        # Every submit of this loop round was chosen by an older one and is already in `_outgoing`, before this.
+        self._post(Acknowledge(message.generation))
+        waiters, self._catalogue_waiters = self._catalogue_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _follow(self, change: LinkUp | LinkDown, now: int) -> None:
+        if isinstance(change, LinkUp):
+            for submit in self.ledger.unsent():
+                self._post(submit)
+            return
+        self._outgoing.clear()
+        if not change.broker_died:
+            return
+        _logger.warning("the broker has ended; requests are kept for its successor")
+        for id_ in self.ledger.broker_died(now):
+            waiter = self._waiting.get(id_)
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(
+                    InternalError("The broker ended three times right after it got the request")
+                )
+
+    def _tick(self) -> None:
+        self._link.tick(time.monotonic_ns())
+        self._on_input()
+        self._memory.collect()
+        refused = self._admission.refused()
+        if refused and self._link.linked:
+            self._post(Refused(refused))
+        self._timer = self._loop.call_later(_TICK_S, self._tick)

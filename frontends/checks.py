@@ -1,0 +1,74 @@
+"""A request's inputs against a version's signature: names, types, shapes; and where all tensors go in its block. Pure.
+
+The texts are those that clients of the Python OpenVINO Model Server know.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common.allocator import align
+from common.errors import InvalidArgumentError
+from common.messages import OutputRef, TensorRef
+from common.tensors import Signature, TensorSpec, byte_size
+from frontends.conversion import check_convertible
+from frontends.interface import InputTensor
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Offsets from the start of the block, in the signature's order, and the block's size in bytes."""
+
+    inputs: tuple[TensorRef, ...]
+    outputs: tuple[OutputRef, ...]
+    size: int
+
+
+def plan_layout(signature: Signature, inputs: Mapping[str, InputTensor]) -> Layout:
+    """Check the inputs and lay out the block. Raises InvalidArgumentError."""
+    check_names(signature, inputs)
+    offset = 0
+    placed = []
+    for spec in signature.inputs:
+        tensor = inputs[spec.name]
+        shape = tensor.array.shape
+        check_shape(spec, shape)
+        if tensor.dtype != spec.dtype:
+            check_convertible(spec.name, tensor.dtype, spec.dtype)
+        placed.append(TensorRef(offset, shape))
+        offset += align(byte_size(spec.dtype, shape))
+    room = []
+    for spec in signature.outputs:
+        size = spec.nbytes if spec.is_static else 0
+        room.append(OutputRef(offset, size))
+        offset += align(size) if size else 0
+    return Layout(tuple(placed), tuple(room), offset)
+
+
+def check_names(signature: Signature, inputs: Mapping[str, InputTensor]) -> None:
+    """Every input of the signature, and no other."""
+    expected = [spec.name for spec in signature.inputs]
+    if len(inputs) == len(expected) and all(name in inputs for name in expected):
+        return
+    unknown = [name for name in inputs if name not in expected]
+    if unknown:
+        raise InvalidArgumentError(
+            f"input tensor alias not found in signature: {unknown}. "
+            f"Inputs expected to be in the set {{{expected}}}."
+        )
+    missing = [name for name in expected if name not in inputs]
+    raise InvalidArgumentError(f"Missing inputs: {missing}. Inputs expected to be in the set {{{expected}}}.")
+
+
+def check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    """The shape that came against the one that is asked for (-1: any)."""
+    if spec.accepts(shape):
+        return
+    rest = TensorSpec(spec.name, spec.dtype, spec.shape[1:])
+    if spec.shape and shape and rest.accepts(shape[1:]):
+        raise InvalidArgumentError(
+            f"Input batch size is incorrect. "
+            f"Obtained batch size {shape[0]}, required batch size {spec.shape[0]}"
+        )
+    raise InvalidArgumentError(
+        f"The input data is incorrect. Obtained shape {list(shape)}, required shape {list(spec.shape)}"
+    )

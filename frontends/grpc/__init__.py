@@ -1,0 +1,1 @@
+"""The gRPC front door: a table of raw-bytes methods, and the transports that read it."""

@@ -1,0 +1,49 @@
+"""What a transport and the methods know of each other: raw messages, and a few facts about the call.
+
+    transport ── memoryview, Call ──▶ handler ── buffers ──▶ transport
+
+Neither side of this seam knows grpcio, so that the transport can be another. A handler parses its message itself,
+answers with the buffers that make up the reply one after another (they stay valid for as long as the transport holds
+them), and refuses by raising a ServingError. When the client goes away its task is cancelled.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+Buffer: TypeAlias = bytes | memoryview
+Reply: TypeAlias = Sequence[Buffer]
+"""One message, in parts."""
+
+
+class Call(Protocol):
+    """The circumstances of a call."""
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """By CLOCK_MONOTONIC when the client stops waiting; None when it set no deadline."""
+        ...
+
+    @property
+    def metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        """The client's metadata; values of `-bin` keys are bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """One message in, one out."""
+
+    handler: Callable[[memoryview, Call], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Messages in, messages out; also for methods of which only the answers are a stream."""
+
+    handler: Callable[[AsyncIterator[memoryview], Call], AsyncIterator[Reply]]
+
+
+Method: TypeAlias = Unary | Stream
+Table: TypeAlias = Mapping[str, Method]
+"""Full method path, as in `/tensorflow.serving.PredictionService/Predict`, to what answers it."""

@@ -1,0 +1,94 @@
+"""What this frontend has lent to the broker: every request from its Submit until its block is free again. Pure.
+
+    add ─▶ OPEN ──completed, stale──▶ (gone, block free)
+            │ abandon (deadline, client gone)
+            ▼
+        ABANDONED ──released or completed──▶ (gone, block free)
+
+A broker's death changes nothing here: the next Hello lists what is open and what is abandoned. Only a request that was
+submitted within a second of three broker deaths is given up, because it may be what kills them.
+"""
+
+from dataclasses import dataclass
+
+from common.messages import Submit
+
+SUSPICIOUS_NS = 1_000_000_000
+"""A broker that dies so soon after a request was submitted to it may have died of it."""
+
+MAX_BROKER_DEATHS = 3
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A request whose block is lent."""
+
+    submit: Submit
+    sent_at: int = 0
+    """When it was last handed to a broker; 0 before that."""
+    abandoned: bool = False
+    broker_deaths: int = 0
+
+
+class Ledger:
+    """All entries, by request id."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, Entry] = {}
+        self._last_id = 0
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def next_id(self) -> int:
+        """A number that was never used before."""
+        self._last_id += 1
+        return self._last_id
+
+    def add(self, submit: Submit) -> None:
+        """A request that is to be submitted."""
+        self.entries[submit.id] = Entry(submit)
+
+    def sent(self, id_: int, now: int) -> None:
+        """The request was handed to the broker of the present link."""
+        entry = self.entries.get(id_)
+        if entry is not None:
+            entry.sent_at = now
+
+    def close(self, id_: int) -> Entry | None:
+        """Completed, Released or Stale has come: the block is free. None for a request that is gone."""
+        return self.entries.pop(id_, None)
+
+    def abandon(self, id_: int) -> bool:
+        """Nobody waits for the answer. Whether the block is free at once, because no broker has ever seen it."""
+        entry = self.entries.get(id_)
+        if entry is None:
+            return False
+        if not entry.sent_at:
+            del self.entries[id_]
+            return True
+        entry.abandoned = True
+        return False
+
+    def broker_died(self, now: int) -> list[int]:
+        """Requests that have seen too many brokers die: to be failed, their blocks stay lent until released."""
+        given_up = []
+        for id_, entry in self.entries.items():
+            if entry.sent_at and now - entry.sent_at <= SUSPICIOUS_NS:
+                entry.broker_deaths += 1
+                if entry.broker_deaths >= MAX_BROKER_DEATHS and not entry.abandoned:
+                    entry.abandoned = True
+                    given_up.append(id_)
+        return given_up
+
+    def greet(self, now: int) -> tuple[tuple[Submit, ...], tuple[int, ...]]:
+        """For a Hello: requests that a broker has seen and that are still wanted, and abandoned ones."""
+        wanted = [entry for entry in self.entries.values() if entry.sent_at and not entry.abandoned]
+        for entry in wanted:
+            entry.sent_at = now
+        abandoned = tuple(id_ for id_, entry in self.entries.items() if entry.abandoned)
+        return tuple(entry.submit for entry in wanted), abandoned
+
+    def unsent(self) -> list[Submit]:
+        """Requests that no broker has seen yet, oldest first."""
+        return [entry.submit for entry in self.entries.values() if not entry.sent_at]

@@ -1,0 +1,1 @@
+"""The REST front door: falcon on gunicorn's asgi worker."""

@@ -1,0 +1,281 @@
+"""JSON values ↔ numpy arrays.
+
+In: big arrays of numbers are taken from simdjson as one flat buffer. That forgets their structure, so it is checked
+beside it: the length of every array but the innermost ones' elements is looked at, and an element that is itself an
+array, which the buffer would swallow, betrays itself by a bracket too many in the text (`TensorReader.arrays` against
+`Document.brackets`). Whatever the quick way cannot read is read element by element, which also finds the words for
+what is wrong.
+
+Out: orjson writes numpy arrays, floats as short as they can be read back. It has no word for NaN and the infinities
+(it writes null); answers that hold some are written by the standard library, as Python's clients understand them.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn, TypeAlias
+
+import numpy as np
+import orjson
+import simdjson
+
+from common.errors import InvalidArgumentError
+from common.tensors import STORAGE
+from frontends.interface import InputTensor, OutputTensor
+from frontends.rest.json_text import JSON_ARRAY, JSON_OBJECT
+
+MAX_RANK = 32
+"""Dimensions of a tensor; numpy itself takes 64."""
+
+_Letter: TypeAlias = Literal["d", "i", "u"]
+_BUFFERS: dict[_Letter, np.dtype] = {
+    "d": np.dtype(np.float64),
+    "i": np.dtype(np.int64),
+    "u": np.dtype(np.uint64),
+}
+"""simdjson's letters for the element types that it can give."""
+
+
+def refuse_inputs(reason: str) -> NoReturn:
+    """Raises InvalidArgumentError with the documented beginning."""
+    raise InvalidArgumentError(f"Invalid inputs in request body: {reason}")
+
+
+def as_input(array: np.ndarray) -> InputTensor:
+    """An array that a TensorReader has read, as the data plane takes it."""
+    return InputTensor(array.dtype.name, array)
+
+
+class TensorReader:
+    """Reads the tensors of one document."""
+
+    def __init__(self, *, quick: bool) -> None:
+        self._quick = quick
+        self.arrays = 0
+        """JSON arrays that were understood so far."""
+
+    def read(self, name: str, value: Any, dtype: str | None) -> np.ndarray:
+        """The tensor `value` for input `name`, of any rank.
+
+        `dtype` is the model's element type, None for an input that the model does not have. The array is of that type
+        where both are integers, else of bool, int64, uint64 or float64. Raises InvalidArgumentError.
+        """
+        array: np.ndarray | None = None
+        if self._quick and isinstance(value, simdjson.Array):
+            array = self._read_buffer(value, dtype)
+        if array is None:
+            array = self._read_elements(name, value)
+        return _fit(name, array, dtype)
+
+    def read_batch(self, name: str, values: Sequence[Any], dtype: str | None) -> np.ndarray:
+        """One tensor out of `values`, one a row. Raises InvalidArgumentError."""
+        if not any(isinstance(value, JSON_ARRAY) for value in values):
+            self.arrays -= 1  # `values` itself is not an array of the text
+            return self.read(name, list(values), dtype)
+        rows = [self.read(name, value, dtype) for value in values]
+        if any(row.shape != rows[0].shape for row in rows):
+            refuse_inputs(f"the instances differ in the shape of {name!r}")
+        return rows[0][np.newaxis] if len(rows) == 1 else np.stack(rows)
+
+    def _read_buffer(self, value: simdjson.Array, dtype: str | None) -> np.ndarray | None:
+        """None where the quick way does not lead; the slow one then knows why."""
+        shape = _first_shape(value)
+        arrays = _count_arrays(value, shape)
+        flat = _flatten(value, _letters_for(dtype)) if arrays else None
+        if flat is None or flat.size != np.prod(shape, dtype=np.int64):
+            return None
+        self.arrays += arrays
+        return flat.reshape(shape)
+
+    def _read_elements(self, name: str, value: Any) -> np.ndarray:
+        # Level by level, by iteration: simdjson's `len` stops at 2**24 - 1, and its `as_list` trusts it and writes
+        # past the end of a list when an array has more elements.
+        level: list[Any] = [value]
+        shape: list[int] = []
+        while level and isinstance(level[0], JSON_ARRAY):
+            if len(shape) == MAX_RANK:
+                refuse_inputs(f"{name!r} has more than {MAX_RANK} dimensions")
+            if any(not isinstance(item, JSON_ARRAY) for item in level):
+                _refuse_ragged(name)
+            self.arrays += len(level)
+            lists = [list(array) for array in level]
+            shape.append(len(lists[0]))
+            if any(len(items) != shape[-1] for items in lists):
+                _refuse_ragged(name)
+            level = lists[0] if len(lists) == 1 else list(itertools.chain.from_iterable(lists))
+        return _array_of(name, level).reshape(shape)
+
+
+def _refuse_ragged(name: str) -> NoReturn:
+    refuse_inputs(f"{name!r} is ragged: its arrays differ in length or depth")
+
+
+def _first_shape(value: Any) -> tuple[int, ...]:
+    """The shape of `value` if all its arrays are like the first of their level."""
+    shape: list[int] = []
+    while isinstance(value, simdjson.Array) and len(shape) < MAX_RANK:
+        shape.append(len(value))
+        if not shape[-1]:
+            break
+        value = value[0]
+    return tuple(shape)
+
+
+def _count_arrays(value: Any, shape: tuple[int, ...]) -> int:
+    """Arrays that make up `value` if its structure is `shape`; 0 if it is not. Does not look at the last level's
+    elements."""
+    if not isinstance(value, simdjson.Array) or len(value) != shape[0]:
+        return 0
+    arrays = 1
+    if len(shape) > 1:
+        rest = shape[1:]
+        for item in value:
+            below = _count_arrays(item, rest)
+            if not below:
+                return 0
+            arrays += below
+    return arrays
+
+
+def _letters_for(dtype: str | None) -> tuple[_Letter, ...]:
+    """Buffers to ask for in turn: integers must stay exact, and everything is a float to a float."""
+    if dtype is None or dtype in ("float64", "float32", "float16", "bfloat16"):
+        return ("d",)
+    return () if dtype == "bool" else ("i", "u", "d")
+
+
+def _flatten(value: simdjson.Array, letters: tuple[_Letter, ...]) -> np.ndarray | None:
+    for letter in letters:
+        try:
+            buffer = value.as_buffer(of_type=letter)
+        except ValueError:
+            if letter == "u":
+                return None  # integers without a common type: to floats they would lose digits
+        except TypeError:
+            continue
+        else:
+            return np.frombuffer(buffer, _BUFFERS[letter])
+    return None
+
+
+def _array_of(name: str, elements: list[Any]) -> np.ndarray:
+    """A flat array of numbers or booleans."""
+    kinds = set(map(type, elements))
+    if kinds <= {bool}:
+        return np.array(elements, np.bool_ if elements else np.float64)
+    if kinds == {int}:
+        return _integers(elements)
+    if kinds <= {int, float}:
+        try:
+            return np.array(elements, np.float64)
+        except OverflowError:
+            refuse_inputs(f"{name!r} holds a number that no element type can hold")
+    return _refuse_elements(name, elements, kinds)
+
+
+def _integers(elements: list[int]) -> np.ndarray:
+    """int64, else uint64, else float64 (for a float model; an integer one refuses it)."""
+    for kind in (np.int64, np.uint64):
+        try:
+            return np.array(elements, kind)
+        except OverflowError:
+            continue
+    return np.array([_to_float(element) for element in elements], np.float64)
+
+
+def _to_float(element: int) -> float:
+    try:
+        return float(element)
+    except OverflowError:
+        return float("inf") if element > 0 else float("-inf")
+
+
+def _refuse_elements(name: str, elements: list[Any], kinds: set[type]) -> NoReturn:
+    for element in elements:
+        if isinstance(element, JSON_OBJECT) and list(element.keys()) == ["b64"]:
+            refuse_inputs(f"{name!r} takes numbers, and base64 stands for binary strings")
+    words = {
+        bool: "booleans",
+        int: "numbers",
+        float: "numbers",
+        str: "strings",
+        type(None): "null",
+        list: "arrays",
+    }
+    found = sorted({words.get(kind, "objects") for kind in kinds})
+    if found == ["booleans", "numbers"]:
+        refuse_inputs(f"{name!r} mixes booleans and numbers")
+    refuse_inputs(f"{name!r} is ragged or not of numbers: it holds {' and '.join(found)}")
+
+
+def _fit(name: str, array: np.ndarray, dtype: str | None) -> np.ndarray:
+    """Integers for an integer input: of its type, or refused. Anything else is left to the data plane's rules."""
+    if dtype is None or STORAGE[dtype].kind not in "iu" or dtype == "bfloat16":
+        return array
+    target = STORAGE[dtype]
+    limits = np.iinfo(target)
+    if array.dtype.kind == "f":
+        # max + 1 is a power of two and exact as a float; max itself need not be. NaN fails both comparisons.
+        whole = np.trunc(array)
+        if not np.all((whole >= float(limits.min)) & (whole < float(limits.max) + 1.0)):
+            _refuse_range(name, dtype)
+        return array
+    if array.dtype.kind == "b" or not array.size:
+        return array
+    if int(array.min()) < limits.min or int(array.max()) > limits.max:
+        _refuse_range(name, dtype)
+    return array.astype(target, copy=False)
+
+
+def _refuse_range(name: str, dtype: str) -> NoReturn:
+    refuse_inputs(f"{name!r} is of type {dtype}, which cannot hold all the numbers that came")
+
+
+# ---- out
+
+
+def printable(output: OutputTensor) -> np.ndarray:
+    """The output in a type and a layout that JSON writers know: bfloat16 widened, C-contiguous."""
+    array = output.array
+    if output.dtype == "bfloat16":
+        # A bfloat16 is the upper half of the float32 of the same value.
+        array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32).reshape(array.shape)
+    return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+def write(answer: Any) -> bytes:
+    """JSON text of dicts, lists and numpy arrays. float32 and float64 are written as short as they can be read back;
+    NaN, Infinity and -Infinity as these words."""
+    text = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY, default=_scalar)
+    if b"null" not in text or not _any_array(answer, _has_not_finite):
+        return text
+    return json.dumps(_plain(answer), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _scalar(value: Any) -> Any:
+    """orjson knows numpy's scalars, but not its arrays without dimensions."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return value[()]
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _any_array(answer: Any, test: Callable[[np.ndarray], bool]) -> bool:
+    if isinstance(answer, np.ndarray | np.generic):
+        return test(np.asarray(answer))
+    if isinstance(answer, dict):
+        return any(_any_array(value, test) for value in answer.values())
+    return isinstance(answer, list) and any(_any_array(value, test) for value in answer)
+
+
+def _has_not_finite(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f" and not bool(np.isfinite(array).all())
+
+
+def _plain(answer: Any) -> Any:
+    """Python's own types. Through numpy's text, so that a float32 does not grow digits by becoming a float64."""
+    if isinstance(answer, np.ndarray | np.generic):
+        array = np.asarray(answer)
+        return (array.astype(np.str_).astype(np.float64) if array.dtype.kind == "f" else array).tolist()
+    if isinstance(answer, dict):
+        return {name: _plain(value) for name, value in answer.items()}
+    return [_plain(value) for value in answer] if isinstance(answer, list) else answer

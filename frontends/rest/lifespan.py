@@ -1,0 +1,96 @@
+"""From a worker's start to its end: the runtime around the application.
+
+    start-up    log ─▶ runtime (arena, link to the broker) ─▶ application ─▶ announce: the port accepts
+    requests    the application
+    shutdown    not ready, no new requests ─▶ wait for those in flight ─▶ give everything back
+
+All of it happens in the worker, after the fork and on its loop: threads, ZeroMQ and shared memory do not survive forks.
+The port accepts before start-up begins, because the arbiter listens before it forks.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from common.config import ServerConfig
+from common.log import Logging
+from frontends.interface import DataplaneInterface
+from frontends.rest.app import RestApp, create_app
+
+DRAIN_S = 0.8
+"""Requests in flight get this long at shutdown. The worker notices the end up to 1 s late, the arbiter waits 2 s."""
+
+
+class Runtime(Protocol):
+    """What the application stands on; frontends.runtime.FrontendRuntime."""
+
+    @property
+    def dataplane(self) -> DataplaneInterface: ...
+
+    def announce_listening(self) -> None: ...
+
+    async def drain(self, timeout_s: float) -> bool: ...
+
+    async def close(self) -> None: ...
+
+
+StartRuntime = Callable[[ServerConfig], Awaitable[Runtime]]
+
+
+class LifespanApp:
+    """The ASGI application that gunicorn runs."""
+
+    def __init__(self, config: ServerConfig, start: StartRuntime) -> None:
+        self._config = config
+        self._start = start
+        self._app: RestApp | None = None
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        """Set whenever the last request in flight ends."""
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """ASGI 3. gunicorn accepts connections only after a successful start-up."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        assert self._app is not None, "start-up comes before requests"
+        self._in_flight += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        config = self._config
+        before = logging.getLogger().handlers[:]
+        log = Logging(config.log_level, Path(config.log_path) if config.log_path else None)
+        try:
+            await receive()
+            runtime = await self._start(config)
+            try:
+                self._app = create_app(runtime.dataplane, config)
+                runtime.announce_listening()
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                await self._drain(runtime)
+            finally:
+                await runtime.close()
+            await send({"type": "lifespan.shutdown.complete"})
+        finally:
+            log.close()
+            logging.getLogger().handlers[:] = before
+
+    async def _drain(self, runtime: Runtime) -> None:
+        """The runtime's requests first, then their answers' way out."""
+        end = time.monotonic() + DRAIN_S
+        await runtime.drain(DRAIN_S)
+        self._idle.clear()
+        if self._in_flight:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), max(0.0, end - time.monotonic()))
