@@ -1,0 +1,62 @@
+"""References are checked before anything is read or written."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.arena import Segment
+from common.messages import OutputRef, TensorRef
+from common.tensors import Signature, TensorSpec
+from workers.binding import BadReferenceError, Binder
+
+SIZE = 4096
+SIGNATURE = Signature(
+    (TensorSpec("x", "float32", (-1, 2)),),
+    (TensorSpec("y", "int64", (3,)), TensorSpec("z", "float32", (-1,))),
+)
+
+
+@pytest.fixture(scope="module")
+def segment() -> Iterator[Segment]:
+    segment = Segment.create(SIZE)
+    yield segment
+    segment.close()
+
+
+def test_views_are_the_memory_itself(segment: Segment) -> None:
+    binder = Binder(SIGNATURE)
+    (x,) = binder.inputs(segment, (TensorRef(64, (2, 2)),))
+    y, z = binder.outputs(segment, (OutputRef(128, 24), OutputRef(0, 0)))
+    assert z is None
+    assert y is not None
+    y[...] = [1, 2, 3]
+    assert segment.buffer[128:152] == np.array([1, 2, 3]).tobytes()
+    segment.buffer[64:80] = np.arange(4, dtype=np.float32).tobytes()
+    np.testing.assert_array_equal(x, [[0, 1], [2, 3]])
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3), (-1, 2), (1, 2, 1), (1 << 62, 2), (513, 2)])
+def test_shapes_that_do_not_fit(segment: Segment, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadReferenceError):
+        Binder(SIGNATURE).inputs(segment, (TensorRef(0, shape),))
+
+
+@pytest.mark.parametrize(
+    "outputs", [(), ((0, 24),), ((0, 23), (0, 0)), ((4088, 24), (0, 0)), ((4, 24), (0, 0))]
+)
+def test_room_that_does_not_fit(segment: Segment, outputs: tuple[tuple[int, int], ...]) -> None:
+    with pytest.raises(BadReferenceError):
+        Binder(SIGNATURE).outputs(segment, tuple(OutputRef(*output) for output in outputs))
+
+
+@given(st.integers(-(1 << 65), 1 << 65), st.integers(-(1 << 65), 1 << 65))
+def test_nothing_lies_outside(segment: Segment, offset: int, rows: int) -> None:
+    try:
+        (x,) = Binder(SIGNATURE).inputs(segment, (TensorRef(offset, (rows, 2)),))
+    except BadReferenceError:
+        return
+    assert 0 <= offset <= offset + x.nbytes <= SIZE
+    assert x.shape == (rows, 2)

@@ -1,0 +1,43 @@
+"""When a model counts as quick."""
+
+from workers.pace import Pace
+
+
+def test_a_quick_model_is_quick_from_the_first_run() -> None:
+    pace = Pace(1000)
+    assert not pace.is_quick
+    pace.record(900)
+    assert pace.is_quick
+
+
+def test_a_slow_model_is_not() -> None:
+    pace = Pace(1000)
+    for _ in range(50):
+        pace.record(1001)
+    assert not pace.is_quick
+
+
+def test_limit_zero_means_never() -> None:
+    pace = Pace(0)
+    for _ in range(50):
+        pace.record(0)
+    assert not pace.is_quick
+
+
+def test_waits_that_are_not_the_models_do_not_count() -> None:
+    pace = Pace(1000)
+    for number in range(64):
+        pace.record(500 if number % 3 == 0 else 20_000)
+    assert pace.is_quick
+
+
+def test_a_model_that_becomes_slow_is_found_out_within_two_windows() -> None:
+    pace = Pace(1000)
+    for _ in range(40):
+        pace.record(500)
+    for _ in range(32):
+        pace.record(5000)
+    assert not pace.is_quick
+    for _ in range(32):
+        pace.record(500)
+    assert pace.is_quick

@@ -1,0 +1,72 @@
+"""From a request's references to views of memory, checked: nothing that a message says is trusted.
+
+A reference outside its segment would read or write beyond the mapping, which ends the process or, worse, does not.
+"""
+
+from math import prod
+
+import numpy as np
+
+from common.arena import Segment
+from common.messages import OutputRef, TensorRef
+from common.tensors import STORAGE, Signature, TensorSpec
+from workers.engine import Array
+
+
+class BadReferenceError(Exception):
+    """A request's references contradict the signature or the segment."""
+
+
+class Binder:
+    """Makes the views of requests for one version."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._inputs = [(spec, STORAGE[spec.dtype]) for spec in signature.inputs]
+        self._outputs = [
+            (spec, STORAGE[spec.dtype], spec.nbytes if spec.is_static else None) for spec in signature.outputs
+        ]
+
+    def inputs(self, segment: Segment, references: tuple[TensorRef, ...]) -> list[Array]:
+        """Views of the inputs. Raises BadReferenceError."""
+        if len(references) != len(self._inputs):
+            raise BadReferenceError(f"{len(references)} inputs came, the model has {len(self._inputs)}")
+        return [
+            _input(segment, spec, dtype, reference)
+            for (spec, dtype), reference in zip(self._inputs, references, strict=True)
+        ]
+
+    def outputs(self, segment: Segment, references: tuple[OutputRef, ...]) -> list[Array | None]:
+        """Views of the room for outputs, None for those of dynamic shape. Raises BadReferenceError."""
+        if len(references) != len(self._outputs):
+            raise BadReferenceError(f"room for {len(references)} outputs, the model has {len(self._outputs)}")
+        return [
+            None if nbytes is None else _output(segment, spec, dtype, nbytes, reference)
+            for (spec, dtype, nbytes), reference in zip(self._outputs, references, strict=True)
+        ]
+
+
+def _input(segment: Segment, spec: TensorSpec, dtype: np.dtype, reference: TensorRef) -> Array:
+    shape = reference.shape
+    if not spec.accepts(shape) or (shape and min(shape) < 0):
+        raise BadReferenceError(f"shape {list(shape)} does not fit input {spec.name!r}")
+    return _view(segment, spec, dtype, reference.offset, shape, prod(shape) * dtype.itemsize)
+
+
+def _output(segment: Segment, spec: TensorSpec, dtype: np.dtype, nbytes: int, reference: OutputRef) -> Array:
+    if reference.nbytes < nbytes:
+        raise BadReferenceError(f"{reference.nbytes} bytes of room, output {spec.name!r} takes {nbytes}")
+    return _view(segment, spec, dtype, reference.offset, spec.shape, nbytes)
+
+
+def _view(
+    segment: Segment, spec: TensorSpec, dtype: np.dtype, offset: int, shape: tuple[int, ...], nbytes: int
+) -> Array:
+    if not segment.contains(offset, nbytes) or offset % dtype.itemsize:
+        raise BadReferenceError(
+            f"tensor {spec.name!r}: {nbytes} bytes at {offset} are not in a segment of {segment.size}"
+        )
+    try:
+        view: Array = np.ndarray(shape, dtype, segment.buffer, offset)
+    except (ValueError, TypeError) as error:
+        raise BadReferenceError(f"tensor {spec.name!r} of shape {list(shape)}: {error}") from error
+    return view

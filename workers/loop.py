@@ -1,0 +1,365 @@
+"""The worker's message loop: one thread that takes requests in, has them inferred, and sends the answers.
+
+    broker ──Load, Unload, Execute, ArenaGone──▶ ┌──────┐ ──start──▶ Model      (inline, or the runtime's threads)
+           ◀──Loaded, Unloaded, Done, Hello───── │ Loop │ ──load───▶ Loader     (a thread)
+                                                 └──────┘ ──fetch──▶ Memory     (a thread a question)
+                                                     ▲──────Inbox (deque, eventfd)──────┘
+
+Nothing here waits but `Waiter.wait`. Which request runs next is decided in workers.queue, when to greet the broker in
+common.session. An answer that is finished while there is no link is kept, and counts as in hand, until it is sent.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from common import config
+from common.errors import Code
+from common.messages import (
+    ArenaGone,
+    Done,
+    Execute,
+    Load,
+    Loaded,
+    LoadedVersion,
+    LoadFailed,
+    Message,
+    OutputResult,
+    ProcessId,
+    SegmentGone,
+    Unload,
+    Unloaded,
+    VersionId,
+    WorkerHello,
+)
+from common.peer import PeerLink
+from common.process import has_ended
+from common.session import LinkUp
+from common.transport import Transport, Waiter
+from workers.binding import BadReferenceError, Binder
+from workers.engine import Engine, LoadOptions, MemoryId, Model, Run, RunResult, failure
+from workers.inbox import Inbox
+from workers.loader import CloseEnded, LoadEnded, Loader
+from workers.memory import ARENA, Fetched, Memory
+from workers.queue import RunQueue
+
+IDLE_NS = 250_000_000
+"""Between two looks at what nobody reports: an unanswered Hello, a mapping that could not be closed."""
+POLL_NS = 10_000_000
+"""Between two looks at runs in progress; see workers.engine.Model.poll."""
+FLUSH_NS = 500_000
+"""Answers wait no longer than this for further runs on the loop to share their envelope."""
+
+_log = logging.getLogger("workers")
+
+
+class _Finished(NamedTuple):
+    """Reported by an engine's thread."""
+
+    run: Run
+    result: RunResult
+    ended: int
+
+
+class _Answer(NamedTuple):
+    """A Done that was not sent yet; its frames get their numbers when it is."""
+
+    request: Execute
+    result: RunResult
+    inferring: int
+
+
+class _Version(NamedTuple):
+    """A version that can run."""
+
+    model: Model
+    binder: Binder
+    loaded: LoadedVersion
+
+
+_Report: TypeAlias = _Finished | LoadEnded | CloseEnded | Fetched
+
+
+class Loop:
+    """A worker, once its engine is there."""
+
+    def __init__(self, slot: str, run_dir: Path, engine: Engine, process: ProcessId) -> None:
+        self._slot = slot
+        self._process = process
+        self._inbox: Inbox[_Report] = Inbox()
+        self._waiter = Waiter()
+        self._waiter.add(self._inbox.descriptor)
+        name = f"{slot}.{process.pid}.{process.start_ticks}"
+        self._link = PeerLink(Transport(), config.peers_socket(run_dir), name, self._hello, self._waiter)
+        self._loader = Loader(engine, self._inbox.post)
+        self._memory = Memory(run_dir, self._inbox.post)
+        self._queue = RunQueue()
+        self._versions: dict[VersionId, _Version] = {}
+        self._loading: dict[VersionId, None] = {}
+        self._leaving: set[VersionId] = set()
+        """Versions to be unloaded once nothing of them is in hand."""
+        self._gone: set[str] = set()
+        """Frontends that have died and in whose memory something still runs."""
+        self._running: dict[int, Execute] = {}
+        """By the identity of the run."""
+        self._answers: list[_Answer] = []
+        self._news: list[Message] = []
+        self._polled_at = 0
+        self._idle_at = 0
+
+    def run(self) -> None:
+        """Serve until the process is ended."""
+        self._link.start(time.monotonic_ns())
+        while True:
+            self.step()
+
+    def step(self) -> None:
+        """Wait for something to happen, and do what follows from it."""
+        ready = self._waiter.wait(self._patience())
+        for message, _ in self._link.drain(time.monotonic_ns()):
+            self._obey(message)
+        for report in self._inbox.drain(woken=self._inbox.descriptor in ready):
+            self._hear(report)
+        self._look_around(ready)
+        self._start_runs()
+        self._flush()
+
+    # ---- waiting
+
+    def _patience(self) -> int:
+        """Nanoseconds to wait at most."""
+        return POLL_NS if self._running else IDLE_NS
+
+    def _look_around(self, ready: set[int]) -> None:
+        now = time.monotonic_ns()
+        pidfd = self._link.pidfd
+        if pidfd is not None and pidfd in ready and has_ended(pidfd):
+            self._link.broker_ended(now)
+        if self._running and now - self._polled_at >= POLL_NS:
+            self._polled_at = now
+            for version in self._queue.running_versions():
+                self._versions[version].model.poll()
+        if now - self._idle_at >= IDLE_NS:
+            self._idle_at = now
+            self._link.tick(now)
+            self._memory.retry()
+        for change in self._link.changes():
+            _log.info("%s", "linked to the broker" if isinstance(change, LinkUp) else "the link is down")
+
+    # ---- what the broker says
+
+    def _hello(self) -> WorkerHello:
+        """Where this worker stands. What it says is not said again."""
+        self._news = [message for message in self._news if isinstance(message, LoadFailed)]
+        in_hand = [(answer.request.key, answer.request.version) for answer in self._answers]
+        in_hand += self._queue.in_hand()
+        return WorkerHello(
+            slot=self._slot,
+            process=self._process,
+            loaded=tuple(
+                version.loaded for name, version in self._versions.items() if name not in self._leaving
+            ),
+            loading=tuple(self._loading),
+            running=tuple(key for key, _ in in_hand),
+            running_versions=tuple(version for _, version in in_hand),
+            arenas=self._memory.frontends(),
+        )
+
+    def _obey(self, message: Message) -> None:
+        if isinstance(message, Execute):
+            self._execute(message)
+        elif isinstance(message, Load):
+            self._load(message)
+        elif isinstance(message, Unload):
+            self._unload(message.version)
+        elif isinstance(message, ArenaGone):
+            self._arena_gone(message.frontend)
+        elif isinstance(message, SegmentGone):
+            self._segment_gone(MemoryId(message.frontend, message.segment))
+        else:
+            _log.error("a worker has no use for %s", type(message).__name__)
+
+    def _execute(self, request: Execute) -> None:
+        key = request.key
+        if self._queue.holds(key):
+            return
+        if not self._queue.knows(request.version) or request.version in self._leaving:
+            name = f"{request.version.model}, version {request.version.version}"
+            self._answer(request, failure(Code.UNAVAILABLE, f"Model {name} is not loaded in the worker"))
+        elif key.frontend in self._gone:
+            self._answer(request, failure(Code.CANCELLED, "The frontend has ended"))
+        elif self._memory.get(memory := MemoryId(key.frontend, request.segment)) is None:
+            self._queue.park(request)
+            self._memory.fetch(memory)
+        else:
+            self._queue.push(request)
+
+    def _load(self, message: Load) -> None:
+        version = message.version
+        known = self._versions.get(version)
+        if known is not None:
+            self._leaving.discard(version)
+            self._news.append(Loaded(known.loaded))
+        elif version not in self._loading:
+            self._loading[version] = None
+            self._loader.load(version, Path(message.path), LoadOptions(message.nireq, message.plugin_config))
+
+    def _unload(self, version: VersionId) -> None:
+        if version in self._versions:
+            self._leaving.add(version)
+            self._close_if_idle(version)
+        else:
+            self._news.append(Unloaded(version))
+
+    def _arena_gone(self, frontend: str) -> None:
+        self._memory.forget_fetches(frontend)
+        for request in self._queue.drop(frontend):
+            self._finish(request, failure(Code.CANCELLED, "The frontend has ended"))
+        self._gone.add(frontend)
+        self._release_if_idle(frontend)
+
+    def _segment_gone(self, memory: MemoryId) -> None:
+        if not self._queue.is_running(memory.frontend):
+            self._release(memory)
+
+    # ---- what other threads say
+
+    def _hear(self, report: _Report) -> None:
+        if isinstance(report, _Finished):
+            self._ended(report.run, report.result, report.ended)
+        elif isinstance(report, Fetched):
+            self._fetched(report)
+        elif isinstance(report, LoadEnded):
+            self._load_ended(report)
+        else:
+            self._news.append(Unloaded(report.version))
+
+    def _fetched(self, answer: Fetched) -> None:
+        if not self._memory.fetched(answer):
+            return
+        for request in self._queue.unpark(*answer.memory):
+            if answer.segment is not None:
+                self._queue.push(request)
+            else:
+                _log.error("no memory for a request: %s", answer.reason)
+                self._finish(request, failure(Code.UNAVAILABLE, "The request's memory cannot be reached"))
+
+    def _load_ended(self, ended: LoadEnded) -> None:
+        version = ended.version
+        self._loading.pop(version, None)
+        if ended.model is None:
+            self._news.append(LoadFailed(version, ended.reason))
+            return
+        loaded = LoadedVersion(version, ended.nireq, ended.model.signature)
+        self._versions[version] = _Version(ended.model, Binder(loaded.signature), loaded)
+        self._queue.add(version, ended.nireq)
+        self._news.append(Loaded(loaded))
+
+    # ---- inference
+
+    def _start_runs(self) -> None:
+        begun = time.monotonic_ns()
+        while (request := self._queue.next()) is not None:
+            self._start(request)
+            if self._answers and time.monotonic_ns() - begun >= FLUSH_NS:
+                self._flush()
+                begun = time.monotonic_ns()
+
+    def _start(self, request: Execute) -> None:
+        now = time.monotonic_ns()
+        if 0 < request.deadline <= now:
+            reason = "The deadline passed before the inference began"
+            self._finish(request, failure(Code.DEADLINE_EXCEEDED, reason))
+            return
+        version = self._versions[request.version]
+        try:
+            run = self._make_run(request, version.binder, now)
+        except BadReferenceError as error:
+            _log.error("request %d of %s: %s", request.key.id, request.key.frontend, error)
+            self._finish(request, failure(Code.INTERNAL, "The request's references to memory are wrong"))
+            return
+        self._running[id(run)] = request
+        result = version.model.start(run, self._done)
+        if result is not None:
+            self._ended(run, result, time.monotonic_ns())
+
+    def _make_run(self, request: Execute, binder: Binder, now: int) -> Run:
+        """Raises BadReferenceError. Only the run refers to the views: they must go before their memory can."""
+        memory = MemoryId(request.key.frontend, request.segment)
+        segment = self._memory.get(memory)
+        if segment is None:
+            raise BadReferenceError("the segment is not mapped any more")
+        inputs = binder.inputs(segment, request.inputs)
+        return Run(request.key, memory, inputs, binder.outputs(segment, request.outputs), now)
+
+    def _done(self, run: Run, result: RunResult) -> None:
+        """Called by threads of the engine."""
+        self._inbox.post(_Finished(run, result, time.monotonic_ns()))
+
+    def _ended(self, run: Run, result: RunResult, ended: int) -> None:
+        request = self._running.pop(id(run))
+        run.inputs = run.outputs = ()
+        self._finish(request, result, ended - run.started)
+
+    def _finish(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
+        """A request that was in hand is answered; what only it needed is given back first."""
+        self._queue.finish(request.key)
+        frontend = request.key.frontend
+        if request.segment != ARENA:
+            self._release(MemoryId(frontend, request.segment))
+        if frontend in self._gone:
+            self._release_if_idle(frontend)
+        if request.version in self._leaving:
+            self._close_if_idle(request.version)
+        self._answer(request, result, inferring)
+
+    def _answer(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
+        self._answers.append(_Answer(request, result, inferring))
+
+    # ---- giving back
+
+    def _release(self, memory: MemoryId) -> None:
+        if self._memory.get(memory) is not None:
+            for version in self._versions.values():
+                version.model.release(memory)
+        self._memory.forget(memory)
+
+    def _release_if_idle(self, frontend: str) -> None:
+        if self._queue.is_running(frontend):
+            return
+        self._gone.discard(frontend)
+        for memory in self._memory.of_frontend(frontend):
+            self._release(memory)
+
+    def _close_if_idle(self, version: VersionId) -> None:
+        if not self._queue.is_idle(version):
+            return
+        self._leaving.discard(version)
+        self._queue.remove(version)
+        self._loader.close(version, self._versions.pop(version).model)
+
+    # ---- sending
+
+    def _flush(self) -> None:
+        """Send what is pending in one envelope. Answers keep until there is a link, news until the next Hello."""
+        if not self._link.linked or not (self._news or self._answers):
+            return
+        frames: list[bytes] = []
+        messages = self._news + [_to_done(answer, frames) for answer in self._answers]
+        # What is not taken leaves a gap: the broker begins the link anew, and the next Hello lists these answers.
+        if self._link.send(messages, tuple(frames)):
+            self._news, self._answers = [], []
+
+
+def _to_done(answer: _Answer, frames: list[bytes]) -> Done:
+    """The message for an answer; data that travels is appended to `frames`, which start at index 1 of the message."""
+    result = answer.result
+    outputs: list[OutputResult] = []
+    for shape, data in zip(result.shapes, result.data, strict=True):
+        if data is None:
+            outputs.append(OutputResult(shape))
+        else:
+            frames.append(data)
+            outputs.append(OutputResult(shape, len(frames)))
+    return Done(answer.request.key, tuple(outputs), result.error, answer.inferring)

@@ -1,0 +1,84 @@
+"""Properties of OpenVINO: which ones a worker sets, and what became of the names of 2020. Pure."""
+
+from typing import NamedTuple
+
+_RENAMED = {
+    "CPU_THREADS_NUM": "INFERENCE_NUM_THREADS",
+    "CPU_BIND_THREAD": "ENABLE_CPU_PINNING",
+    "CPU_THROUGHPUT_STREAMS": "NUM_STREAMS",
+    "GPU_THROUGHPUT_STREAMS": "NUM_STREAMS",
+    "ENFORCE_BF16": "INFERENCE_PRECISION_HINT",
+}
+_VALUES = {
+    "CPU_BIND_THREAD": {"YES": "YES", "NO": "NO", "NUMA": "YES", "HYBRID_AWARE": "YES"},
+    "CPU_THROUGHPUT_STREAMS": {"CPU_THROUGHPUT_AUTO": "AUTO", "CPU_THROUGHPUT_NUMA": "NUMA"},
+    "GPU_THROUGHPUT_STREAMS": {"GPU_THROUGHPUT_AUTO": "AUTO"},
+    "ENFORCE_BF16": {"YES": "bf16", "NO": "f32"},
+}
+_CPU_DELEGATES = ("MULTI", "HETERO", "AUTO", "BATCH")
+
+
+class Plan(NamedTuple):
+    """A replica's share of the machine: it is number `replica`, from 0, of `replicas` on its device."""
+
+    replica: int
+    replicas: int
+
+    def cores(self, available: list[int]) -> list[int]:
+        """Its part of the available cores: contiguous, parts differing by one core at most.
+
+        With fewer cores than replicas, one core each, in turns.
+        """
+        count = len(available)
+        if count < self.replicas:
+            return [available[self.replica % count]]
+        return available[count * self.replica // self.replicas : count * (self.replica + 1) // self.replicas]
+
+
+def uses_cpu(device: str) -> bool:
+    """Whether inference on this device takes the host's cores, by OpenVINO's device string."""
+    kind, _, members = device.upper().partition(":")
+    if kind in _CPU_DELEGATES:
+        names = [member.partition("(")[0].partition(".")[0] for member in members.split(",")]
+        return "CPU" in names or (kind == "AUTO" and not members)
+    return kind.partition(".")[0] == "CPU"
+
+
+def translate(plugin_config: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Properties by today's names, and for each one that was renamed a phrase for the log.
+
+    The names of 2020 stand in OpenVINO's own migration guide; a name of today in the same configuration wins.
+    """
+    translated: dict[str, str] = {}
+    notes: list[str] = []
+    for name, value in plugin_config.items():
+        if name not in _RENAMED:
+            continue
+        now, text = _RENAMED[name], str(value)
+        translated[now] = _VALUES.get(name, {}).get(text.upper(), text)
+        notes.append(f"{name}={text} is {now}={translated[now]} now")
+    translated.update({name: str(value) for name, value in plugin_config.items() if name not in _RENAMED})
+    return translated, notes
+
+
+def host_defaults(threads: int, plan: Plan) -> dict[str, str]:
+    """What the CPU plugin is told unless the configuration says otherwise.
+
+    Several workers get their cores from us. OpenVINO's own pinning numbers the cores that it sees from the first one,
+    so that each worker would pin its threads to the same core.
+    """
+    properties = {"INFERENCE_NUM_THREADS": str(threads)}
+    if plan.replicas > 1:
+        properties["ENABLE_CPU_PINNING"] = "NO"
+    return properties
+
+
+def stream_defaults(device: str, nireq: int, threads: int, chosen: dict[str, str]) -> dict[str, str]:
+    """As many streams as runs can overlap, on the devices that have streams; a chosen hint decides by itself."""
+    if "NUM_STREAMS" in chosen or "PERFORMANCE_HINT" in chosen:
+        return {}
+    kind = device.upper().partition(".")[0]
+    if kind == "CPU":
+        wanted = chosen.get("INFERENCE_NUM_THREADS", "")
+        return {"NUM_STREAMS": str(max(1, min(nireq, int(wanted) if wanted.isdigit() else threads)))}
+    return {"NUM_STREAMS": str(max(1, nireq))} if kind == "GPU" else {}
