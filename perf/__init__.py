@@ -1,0 +1,1 @@
+"""Measures the server against its limits on this machine: `python -m perf`."""

@@ -1,0 +1,160 @@
+"""The harness against real servers: the bare echo, servers that fail, and a stand-in for the server's command."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from perf import load, load_h2, models
+from perf.calls import PREDICT, call_grpc
+from perf.load import GeneratorName
+from perf.plan import Case, Settings
+from perf.report import aggregate
+from perf.run import Bench, Results, run_case
+from perf.server import EchoServer, Server, StartFailedError
+from perf.target import LoadFailedError, Target, frame
+
+pytestmark = pytest.mark.integration
+
+GENERATORS = [
+    pytest.param(
+        "h2load",
+        marks=pytest.mark.skipif(not load_h2.available(), reason="h2load is not installed (nghttp2-client)"),
+    ),
+    "python",
+]
+STAND_IN = (sys.executable, "-m", "tests.unit.perf.standin_server")
+
+
+@pytest.fixture
+def body(tmp_path: Path) -> Path:
+    path = tmp_path / "body"
+    path.write_bytes(frame(bytes(80)))
+    return path
+
+
+@contextlib.contextmanager
+def refusing_server() -> Iterator[int]:
+    """A gRPC server that knows no method: every answer is UNIMPLEMENTED, behind HTTP status 200."""
+    ready, stop = threading.Event(), threading.Event()
+    ports: list[int] = []
+
+    async def serve() -> None:
+        server = grpc.aio.server()
+        ports.append(server.add_insecure_port("127.0.0.1:0"))
+        await server.start()
+        ready.set()
+        await asyncio.to_thread(stop.wait, 60)
+        await server.stop(0)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield ports[0]
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_every_request_to_the_echo_is_answered_and_counted(
+    generator: GeneratorName, body: Path, tmp_path: Path
+) -> None:
+    with EchoServer(0) as echo:
+        target = Target("grpc", echo.port, PREDICT, body, len(body.read_bytes()))
+        measured = load.measure(generator, target, 4, 400, 1.0, tmp_path)
+    figures = measured.figures
+    assert (figures.requests, figures.errors) == (400, 0)
+    assert figures.rate > 10
+    assert figures.p50_ms is not None
+    assert figures.p99_ms is not None
+    assert 0 < figures.p50_ms <= figures.p99_ms < 5000
+    assert measured.generator_cpu_ms > 0
+
+
+def test_the_echo_answers_the_message_or_so_many_bytes() -> None:
+    with EchoServer(0) as echo:
+        assert call_grpc(echo.port, b"hello") == b"hello"
+    with EchoServer(7) as echo:
+        assert call_grpc(echo.port, b"hello") == bytes(7)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_answers_of_a_wrong_length_are_errors(generator: GeneratorName, body: Path, tmp_path: Path) -> None:
+    with EchoServer(11) as echo:
+        target = Target("grpc", echo.port, PREDICT, body, len(body.read_bytes()))
+        errors = load.measure(generator, target, 4, 40, 1.0, tmp_path).figures.errors
+    # h2load tells the sum of all lengths alone: 40 answers lack 74 bytes each, which 33 missing ones would explain.
+    assert errors == (40 if generator == "python" else 33)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_a_grpc_status_behind_http_200_is_an_error(
+    generator: GeneratorName, body: Path, tmp_path: Path
+) -> None:
+    with refusing_server() as port:
+        target = Target("grpc", port, PREDICT, body, 85)
+        assert load.measure(generator, target, 4, 40, 1.0, tmp_path).figures.errors == 40
+        with pytest.raises(LoadFailedError, match="all of 4 requests"):
+            load.pilot(generator, target, 4, 1.0, tmp_path)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_nobody_listening_is_a_failed_run_or_all_errors(
+    generator: GeneratorName, body: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        target = Target("rest", taken.getsockname()[1], "/", body)
+        with pytest.raises(LoadFailedError):
+            load.pilot(generator, target, 2, 1.0, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_a_whole_case_against_a_stand_in(generator: GeneratorName, tmp_path: Path) -> None:
+    models.write("tiny", tmp_path)
+    case = Case("tiny")
+    results = Results()
+    ticks: list[str] = []
+    few = generator == "python"  # whose processes take their time to start
+    settings = Settings(seconds=0.3, rounds=1 if few else 2, clients=(4,) if few else (1, 4))
+    bench = Bench(generator, settings, 2, tmp_path, tmp_path, results, ticks.append, STAND_IN)
+    run_case(bench, case)
+    assert results.problems == []
+    assert len(ticks) == bench.steps(case) == len(results.records)
+    rows = {(row.what, row.clients): row for row in aggregate(results.records)}
+    assert set(rows) == {
+        *((what, clients) for what in ("echo", "grpc", "rest") for clients in settings.clients),
+        ("engine throughput", 0),
+        ("engine latency", 0),
+    }
+    assert all(row.errors == 0 and row.rate > 0 for row in rows.values())
+    assert rows["grpc", 4].to_echo is not None
+    assert rows["rest", 4].to_echo is None
+    assert rows["rest", 4].to_engine is not None
+    assert rows["grpc", 4].memory_mib["other"] > 1  # the stand-in is none of the known kinds
+
+
+def test_a_server_that_does_not_start_is_a_problem_with_its_log(tmp_path: Path) -> None:
+    models.write("tiny", tmp_path)
+    results = Results()
+    program = (sys.executable, "-c", "raise SystemExit('no such model')")
+    bench = Bench("python", Settings(), 2, tmp_path, tmp_path, results, lambda _: None, program)
+    run_case(bench, Case("tiny"))
+    assert results.records == []
+    assert len(results.problems) == 1
+    assert "no such model" in results.problems[0]
+
+
+def test_a_missing_command_is_named(tmp_path: Path) -> None:
+    server = Server("tiny", tmp_path, Case("tiny").setup, tmp_path, ("/nonexistent/ie_serving",))
+    with pytest.raises(StartFailedError, match="/nonexistent/ie_serving is not installed"):
+        server.__enter__()
