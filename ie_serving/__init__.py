@@ -1,0 +1,3 @@
+"""The command `ie_serving`: arguments to resolved configuration to run directory to supervisord."""
+
+__version__ = "0.1.0"
