@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from broker.backoff import delay_ns
+from common.backoff import delay_ns
 from common.messages import ProcessId
 
 HELLO_TIMEOUT_NS = 60_000_000_000

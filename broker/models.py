@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from broker.backoff import delay_ns
 from broker.policy import may_leave, wanted_versions
+from common.backoff import delay_ns
 from common.config import ModelConfig
 from common.errors import Code, WireError
 from common.messages import LoadedVersion, ModelStatus, Snapshot, VersionId, VersionStatus
@@ -93,6 +93,8 @@ class Model:
     listed: bool = False
     """Whether storage was listed at least once, with or without success."""
     listing_error: str = ""
+    known: bool = False
+    """Whether a listing has succeeded, so that it is known which versions are not wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ class Registry:
         model.listing_error = snapshot.error
         if snapshot.error:
             return
+        model.known = True
         wanted = wanted_versions(model.config.version_policy, snapshot.versions)
         for number, path in snapshot.versions.items():
             version = self._version(VersionId(model.config.name, number))
@@ -174,8 +177,13 @@ class Registry:
 
     def worker_loading(self, slot: str, id_: VersionId, now: int) -> None:
         """A worker that has joined is in the middle of this load."""
-        self._version(id_).loads[slot] = LoadState.LOADING
+        version = self._version(id_)
+        version.loads[slot] = LoadState.LOADING
         self._hosts[slot].loading_since = now
+        if version.state is VersionState.END:
+            self._start_again(version)
+        if version.state is VersionState.START:
+            version.move(VersionState.LOADING)
 
     def drain(self, slot: str) -> None:
         """A worker is about to be stopped."""
@@ -209,7 +217,12 @@ class Registry:
         version.load_deaths = 0
         host = self._hosts[slot]
         host.loading_since = 0
-        if not host.trial and version.state in (VersionState.START, VersionState.LOADING):
+        if host.trial:
+            return
+        if version.state is VersionState.END:
+            # Found in a worker by a new broker that knew from storage only that it is not wanted.
+            self._start_again(version)
+        if version.state in (VersionState.START, VersionState.LOADING):
             version.move(VersionState.AVAILABLE)
 
     def load_failed(self, slot: str, id_: VersionId, reason: str, now: int) -> None:
@@ -242,7 +255,8 @@ class Registry:
         `acknowledged` is the oldest generation that a live frontend may still choose versions by.
         """
         for model in self.models.values():
-            self._retire(model, now, acknowledged, is_open)
+            if model.known:
+                self._retire(model, now, acknowledged, is_open)
         commands: list[LoadCommand | UnloadCommand] = []
         for slot, host in self._hosts.items():
             commands.extend(self._plan_unloads(slot, is_open))

@@ -207,7 +207,9 @@ class Scheduler:
                 else:
                     innocent.append(request)
         # Back to the head of their queues, oldest first, so that a death does not cost them their turn.
-        for request in sorted(innocent, key=lambda one: one.queued_at, reverse=True):
+        # (Those of one round of the broker's loop came at one time: the sort keeps their order.)
+        innocent.sort(key=lambda one: one.queued_at)
+        for request in reversed(innocent):
             self._enqueue(request, first=True)
         return Verdict(tuple(convicted), tuple(dropped))
 
@@ -220,6 +222,7 @@ class Scheduler:
             return False
         self._detach(request, self.workers[request.worker])
         if request.abandoned or request.submit is None:
+            self._activate(request.version)
             self._forget(request)
             return True
         self._enqueue(request, first=True)
@@ -251,8 +254,10 @@ class Scheduler:
         found = []
         for worker in self.workers.values():
             for lane in worker.lanes.values():
+                # A slot may also have come free by a Hello that did not list what was thought to occupy it.
+                lane.mark_running(now)
                 for request in lane.running():
-                    if request.running_since and now - request.running_since >= limit_ns:
+                    if now - request.running_since >= limit_ns:
                         request.timed_out = True
                         found.append(request)
         return found

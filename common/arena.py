@@ -1,13 +1,15 @@
 """Shared memory without a name: memfds, made by a frontend, mapped by workers.
 
 The owner creates a segment, preallocates it (a hole in a full system would be a SIGBUS later) and seals its size (a
-shrunk mapping would be one too). A worker maps it from the descriptor that it was handed, and checks both. Nothing is
-named, so nothing outlives its last user, however that one ends.
+shrunk mapping would be one too). A worker maps it from the descriptor that it was handed, and checks the seals. Nothing
+is named, so nothing outlives its last user, however that one ends.
 """
 
 import fcntl
 import mmap
 import os
+
+import numpy as np
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -24,6 +26,9 @@ class Segment:
         self.size = size
         flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
         self.buffer = mmap.mmap(descriptor, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        # numpy's constructor lets go of the buffer that it is given at once, and an array over the mapping itself
+        # would not keep it from being unmapped. frombuffer holds on, and so do arrays over its array.
+        self._bytes: np.ndarray | None = np.frombuffer(self.buffer, np.uint8)
 
     @classmethod
     def create(cls, size: int) -> "Segment":
@@ -47,7 +52,7 @@ class Segment:
             if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
                 raise ForeignSegmentError("the segment's size is not sealed")
             return cls(descriptor, os.fstat(descriptor).st_size, populate=False)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             os.close(descriptor)
             raise ForeignSegmentError(f"not a segment of shared memory: {error}") from error
         except BaseException:
@@ -58,7 +63,14 @@ class Segment:
         """Whether `length` bytes at `offset` lie within the segment."""
         return offset >= 0 and length >= 0 and offset + length <= self.size
 
+    def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array over part of the segment. Raises ValueError or TypeError when it lies outside."""
+        assert self._bytes is not None, "a closed segment is looked into by nobody"
+        view: np.ndarray = np.ndarray(shape, dtype, self._bytes, offset)
+        return view
+
     def close(self) -> None:
-        """Unmap and close. Raises BufferError while a view into `buffer` is alive."""
+        """Unmap and close. Raises BufferError while a view is alive; then it can be tried again."""
+        self._bytes = None
         self.buffer.close()
         os.close(self.descriptor)

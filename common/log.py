@@ -34,6 +34,13 @@ class _DroppingHandler(logging.handlers.QueueHandler):
             self.dropped += 1
 
 
+class _Listener(logging.handlers.QueueListener):
+    """Its end waits for room in the queue, where the library's raises queue.Full."""
+
+    def enqueue_sentinel(self) -> None:
+        self.queue.put(None)
+
+
 class Logging:
     """The listener behind the root logger of a process. Made after any fork."""
 
@@ -46,7 +53,7 @@ class Logging:
             target.setFormatter(logging.Formatter(FORMAT))
         self._targets = targets
         self._handler = _DroppingHandler(records)
-        self._listener = logging.handlers.QueueListener(records, *targets)
+        self._listener = _Listener(records, *targets)
         root = logging.getLogger()
         root.handlers[:] = [self._handler]
         root.setLevel(level)

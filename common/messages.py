@@ -381,5 +381,8 @@ def encode(envelope: Envelope) -> bytes:
 
 
 def decode(frame: bytes | memoryview) -> Envelope:
-    """The envelope in a frame. Raises msgspec.DecodeError or ValidationError for anything else."""
-    return _decoder.decode(frame)
+    """The envelope in a frame. Raises msgspec.DecodeError (ValidationError is one) for anything else."""
+    try:
+        return _decoder.decode(frame)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"not a message: {error}") from error

@@ -9,19 +9,20 @@ from pathlib import Path
 from common.messages import ProcessId
 
 _PR_SET_PDEATHSIG = 1
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def start_ticks(pid: int) -> int | None:
     """When the process started, in clock ticks since boot; None when there is none of that number.
 
-    proc(5): field 22 of /proc/PID/stat, counted after the last parenthesis because the name may hold anything.
+    proc(5): field 22 of /proc/PID/stat, counted after the last parenthesis because the name may hold any bytes.
     A zombie counts as gone.
     """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def this_process() -> ProcessId:
@@ -80,21 +81,23 @@ def die_with_parent(parent: int, number: signal.Signals = signal.SIGTERM) -> Non
 def available_cores() -> list[int]:
     """The processors that this process may use, by affinity and by the cgroup's quota (rounded up)."""
     cores = sorted(os.sched_getaffinity(0))
-    quota = _cgroup_cpus()
+    quota = cgroup_cpus()
     return cores if quota is None else cores[: max(1, min(len(cores), quota))]
 
 
-def _cgroup_cpus() -> int | None:
+def cgroup_cpus(root: Path = _CGROUP) -> int | None:
     """Whole processors that the cgroup's CPU quota is worth; None without a quota. Both cgroup versions."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (root / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
-            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
-            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
         except OSError:
             return None
-    return None if quota in ("max", "-1") else -(-int(quota) // int(period))
+    if not (quota.isdecimal() and period.isdecimal() and int(period)):
+        return None  # "max" or -1: no quota
+    return -(-int(quota) // int(period))
 
 
 def available_memory() -> int:
@@ -104,11 +107,11 @@ def available_memory() -> int:
         for line in Path("/proc/meminfo").read_text().splitlines()
         if line.startswith("MemAvailable")
     )
-    group = _cgroup_memory()
+    group = cgroup_memory()
     return machine if group is None else min(machine, group)
 
 
-def _cgroup_memory() -> int | None:
+def cgroup_memory(root: Path = _CGROUP) -> int | None:
     """Bytes between the cgroup's usage (less its reclaimable file cache) and its limit; None without a limit."""
     for limit_file, usage_file, stat_file, key in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
@@ -119,14 +122,13 @@ def _cgroup_memory() -> int | None:
             "total_inactive_file",
         ),
     ):
-        root = Path("/sys/fs/cgroup")
         try:
             limit = (root / limit_file).read_text().strip()
             usage = int((root / usage_file).read_text())
             stat = dict(line.split() for line in (root / stat_file).read_text().splitlines())
         except (OSError, ValueError):
             continue
-        if limit == "max" or int(limit) >= 1 << 60:
+        if not limit.isdecimal() or int(limit) >= 1 << 60:
             return None
         return max(0, int(limit) - usage + int(stat.get(key, 0)))
     return None

@@ -166,7 +166,7 @@ class BrokerClient:
             left = (deadline_ns - time.monotonic_ns()) / 1e9
             try:
                 await asyncio.wait_for(waiter, max(0.0, left))
-            except TimeoutError:
+            except asyncio.TimeoutError:  # not the built-in one before Python 3.11
                 raise DeadlineExceededError("The deadline passed before the model was chosen") from None
 
     async def drained(self, timeout_s: float) -> bool:
@@ -198,12 +198,11 @@ class BrokerClient:
         self._flush_due = False
         outgoing, self._outgoing = self._outgoing, []
         if not outgoing or not self._link.linked:
-            # What was to be said is in the ledger, and so in the next Hello.
+            # What was to be said is in the ledger, and so in the next Hello, or said when the link is there.
             return
         now = time.monotonic_ns()
-        for message in outgoing:
-            if type(message) is Submit:
-                self.ledger.sent(message.id, now)
+        # A Submit whose request was given up in this very round must not go: its block belongs to another by now.
+        outgoing = [one for one in outgoing if type(one) is not Submit or self.ledger.sent(one.id, now)]
         self._link.send(outgoing)
         dealer = self._link.dealer
         if dealer is not None and dealer.has_input():
@@ -286,6 +285,11 @@ class BrokerClient:
 
     def _follow(self, change: LinkUp | LinkDown, now: int) -> None:
         if isinstance(change, LinkUp):
+            # What happened between the Hello and its answer stands in neither.
+            if self._listening:
+                self._post(Listening())
+            for id_ in self.ledger.abandoned():
+                self._post(Cancel(id_))
             for submit in self.ledger.unsent():
                 self._post(submit)
             return

@@ -163,7 +163,7 @@ class Dataplane:
         try:
             for spec, ref in zip(served.signature.inputs, layout.inputs, strict=True):
                 offset = block.offset + ref.offset
-                target = np.ndarray(ref.shape, STORAGE[spec.dtype], block.memory.buffer, offset)
+                target = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
                 tensor = inputs[spec.name]
                 copy_into(tensor.array, tensor.dtype, target, spec.dtype)
                 placed.append(TensorRef(offset, ref.shape))
@@ -209,7 +209,7 @@ class Dataplane:
                 if result.frame > 0:
                     array = np.frombuffer(answer.frames[result.frame - 1], storage).reshape(result.shape)
                 else:
-                    array = np.ndarray(result.shape, storage, block.memory.buffer, ref.offset)
+                    array = block.memory.view(ref.offset, result.shape, storage)
                 prediction.outputs[spec.name] = OutputTensor(spec.dtype, array)
         except (ValueError, TypeError) as error:
             prediction.release()

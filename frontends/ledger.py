@@ -49,11 +49,13 @@ class Ledger:
         """A request that is to be submitted."""
         self.entries[submit.id] = Entry(submit)
 
-    def sent(self, id_: int, now: int) -> None:
-        """The request was handed to the broker of the present link."""
+    def sent(self, id_: int, now: int) -> bool:
+        """The request is handed to the broker of the present link; False, and it must not be, when it is gone."""
         entry = self.entries.get(id_)
-        if entry is not None:
-            entry.sent_at = now
+        if entry is None:
+            return False
+        entry.sent_at = now
+        return True
 
     def close(self, id_: int) -> Entry | None:
         """Completed, Released or Stale has come: the block is free. None for a request that is gone."""
@@ -86,8 +88,11 @@ class Ledger:
         wanted = [entry for entry in self.entries.values() if entry.sent_at and not entry.abandoned]
         for entry in wanted:
             entry.sent_at = now
-        abandoned = tuple(id_ for id_, entry in self.entries.items() if entry.abandoned)
-        return tuple(entry.submit for entry in wanted), abandoned
+        return tuple(entry.submit for entry in wanted), self.abandoned()
+
+    def abandoned(self) -> tuple[int, ...]:
+        """Requests that nobody waits for and whose blocks are lent still."""
+        return tuple(id_ for id_, entry in self.entries.items() if entry.abandoned)
 
     def unsent(self) -> list[Submit]:
         """Requests that no broker has seen yet, oldest first."""

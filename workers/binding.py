@@ -1,6 +1,6 @@
 """From a request's references to views of memory, checked: nothing that a message says is trusted.
 
-A reference outside its segment would read or write beyond the mapping, which ends the process or, worse, does not.
+A reference outside its segment would read or write beyond the segment, which ends the process or, worse, does not.
 """
 
 from math import prod
@@ -66,7 +66,6 @@ def _view(
             f"tensor {spec.name!r}: {nbytes} bytes at {offset} are not in a segment of {segment.size}"
         )
     try:
-        view: Array = np.ndarray(shape, dtype, segment.buffer, offset)
+        return segment.view(offset, shape, dtype)
     except (ValueError, TypeError) as error:
         raise BadReferenceError(f"tensor {spec.name!r} of shape {list(shape)}: {error}") from error
-    return view

@@ -21,13 +21,13 @@ class Bench:
 
     def __init__(self) -> None:
         self.segment = Segment.create(1 << 20)
-        self._allocator = Allocator(self.segment.size)
+        self._allocator = Allocator(1 << 20)
         self._number = 0
 
     def put(self, array: Array) -> TensorRef:
         """Copy an input into the segment."""
         offset = self.allocate(array.nbytes)
-        np.ndarray(array.shape, array.dtype, self.segment.buffer, offset)[...] = array
+        self.segment.view(offset, array.shape, array.dtype)[...] = array
         return TensorRef(offset, array.shape)
 
     def allocate(self, nbytes: int) -> int:

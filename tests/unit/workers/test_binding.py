@@ -60,3 +60,15 @@ def test_nothing_lies_outside(segment: Segment, offset: int, rows: int) -> None:
         return
     assert 0 <= offset <= offset + x.nbytes <= SIZE
     assert x.shape == (rows, 2)
+
+
+def test_a_view_keeps_its_memory_mapped() -> None:
+    segment = Segment.create(SIZE)
+    (x,) = Binder(SIGNATURE).inputs(segment, (TensorRef(0, (2, 2)),))
+    part = x[1:]
+    del x
+    with pytest.raises(BufferError):
+        segment.close()
+    assert part[0, 0] == 0
+    del part
+    segment.close()

@@ -13,7 +13,7 @@ from openvino import opset6, opset8
 from openvino import opset13 as op
 
 from common.errors import Code
-from tests.unit.workers.conftest import Bench
+from tests.unit.workers.conftest import MEMORY, Bench
 from tests.unit.workers.models import named, parameter, save
 from workers.engine import LoadError, LoadOptions, Run, RunResult
 from workers.openvino_engine import OpenVinoEngine, OpenVinoModel
@@ -73,6 +73,19 @@ def test_tensors_lie_in_the_shared_memory(
         assert address(request.get_input_tensor(0).data) == address(run.inputs[0])
         assert address(request.get_output_tensor(0).data) == address(run.outputs[0])
         np.testing.assert_array_equal(run.outputs[0], [[0, 2, 0], [4, 0, 6]])
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (-1, 3)])
+def test_a_binding_keeps_its_memory_mapped_until_it_is_released(
+    load: Load, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    model = load(relu(tmp_path, shape))
+    bench = Bench()
+    bench.infer(model, [np.ones((2, 3), np.float32)])
+    with pytest.raises(BufferError):
+        bench.segment.close()
+    model.release(MEMORY)
+    bench.segment.close()
 
 
 def test_quick_static_models_are_inferred_within_the_call(load: Load, bench: Bench, tmp_path: Path) -> None:
