@@ -26,11 +26,11 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test lint format lock perf image clean
+.PHONY: help install dev run test lint format lock perf image image-check clean
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
-		printf '%-14s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '%-16s %s\n' "$$name" "$$text"; done
 
 install: $(VENV)/runtime.stamp ## make .venv with the pinned packages and the command ie_serving in it
 	@:
@@ -66,6 +66,9 @@ perf: dev ## measure the server against its limits (ARGS go to perf)
 
 image: ## build the container image ie-serving-py:latest (BASE=... on another base image)
 	@BASE="$(BASE)" sh deploy/build-image.sh $(IMAGE_ARGS)
+
+image-check: install ## run the image as the documents do, read-only and unprivileged, and ask it (wants root)
+	@sh deploy/check-image.sh $(BIN)/python
 
 clean: ## remove .venv, caches and build output
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

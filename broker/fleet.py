@@ -140,6 +140,7 @@ class Fleet:
         self._busy = False
         by_program = {post.slot.program: post for post in self.posts.values()}
         seen = {program.name for program in programs}
+        ran = {name for name, post in self.posts.items() if post.running}
         found = []
         for program in programs:
             post = by_program.get(program.name)
@@ -161,7 +162,7 @@ class Fleet:
         self._strays = {name: runs for name, runs in self._strays.items() if name in seen}
         alive = {program.process for program in programs}
         self._dead &= {process for process in self._dead if process in alive}
-        self._next_plan = now + (RETRY_NS if self._waits_for_reaping() else RELIST_NS)
+        self._next_plan = self._next_look(ran, now)
         return found
 
     def unreachable(self, now: int) -> None:
@@ -315,10 +316,15 @@ class Fleet:
             and not (post.connected and post.process is not None)
         )
 
-    def _waits_for_reaping(self) -> bool:
-        return any(
-            post.running and post.process is None and not post.retiring for post in self.posts.values()
-        )
+    def _next_look(self, ran: set[str], now: int) -> int:
+        """After a list; `ran` are the slots whose programs ran by the list before."""
+        posts = [post for post in self.posts.values() if not post.retiring]
+        if any(post.slot.name in ran and not post.running for post in posts):
+            return now
+        if any(post.running and post.process is None for post in posts):
+            return now + RETRY_NS
+        starts = [post.next_start for post in posts if not post.running and post.next_start > now]
+        return min([now + RELIST_NS, *starts])
 
     def _step(self, post: Post, now: int) -> list[ProgramCommand]:
         """What this post lacks; several steps at once where their order is safe."""

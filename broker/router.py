@@ -1,7 +1,8 @@
 """ZeroMQ ↔ core: links by identity, envelopes in, messages out, as few as possible.
 
 Everything that a round of the loop sends to one peer travels as one ZeroMQ message. A peer that cannot be reached is
-dropped from the links; whether it is dead its pidfd tells, and if it is not, it notices the gap and greets anew.
+dropped from the links; whether it is dead its pidfd tells, and if it is not, it is told to greet anew when it says
+something next.
 """
 
 import logging
@@ -35,6 +36,7 @@ _logger = logging.getLogger("broker")
 
 _HELLOS = (FrontendHello, WorkerHello, StorekeeperHello)
 _CONTROL_REPLIES = (StatusReply, ScaleReply)
+_FAR_AHEAD = 1 << 62
 
 
 class RouterSocket(Protocol):
@@ -83,6 +85,11 @@ class Router:
 
     def _receive_first(self, core: Core, identity: bytes, envelope: Envelope, now: int) -> None:
         first = envelope.messages[0] if envelope.messages else None
+        if envelope.epoch == self._epoch:
+            # Its link was dropped, here alone; a number far ahead shows it that it has missed something.
+            lost = Envelope(PROTOCOL_VERSION, self._epoch, _FAR_AHEAD, [RestartLink()])
+            self._socket.send(identity, [encode(lost)])
+            return
         if envelope.epoch or envelope.sequence or first is None:
             return
         if isinstance(first, (StatusQuery, ScaleQuery)):

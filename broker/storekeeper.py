@@ -55,20 +55,33 @@ class Storekeeper:
 
     def run(self) -> None:
         """For ever; SIGTERM ends the process as it is, because it owns nothing."""
-        link = self._link
-        link.start(time.monotonic_ns())
+        self.start()
         while True:
-            ready = self._waiter.wait(self._wait_ns())
-            now = time.monotonic_ns()
-            if link.pidfd in ready:
-                link.broker_ended(now)
-            link.tick(now)
-            for message, _ in link.drain(now):
-                self._receive(message, now)
-            if any(isinstance(change, LinkUp) for change in link.changes()):
-                self._told.clear()
-            if self._next_poll is not None and now >= self._next_poll:
-                self._poll(now)
+            self.step()
+
+    def start(self) -> None:
+        """Greet the broker."""
+        self._link.start(time.monotonic_ns())
+
+    def step(self) -> None:
+        """Wait for something to do, or for a moment, and do it."""
+        link = self._link
+        ready = self._waiter.wait(self._wait_ns())
+        now = time.monotonic_ns()
+        if link.pidfd in ready:
+            link.broker_ended(now)
+        link.tick(now)
+        for message, _ in link.drain(now):
+            self._receive(message, now)
+        if any(isinstance(change, LinkUp) for change in link.changes()):
+            self._told.clear()
+        if self._next_poll is not None and now >= self._next_poll:
+            self._poll(now)
+
+    def close(self) -> None:
+        """Close what the loop owns."""
+        self._link.close()
+        self._transport.close()
 
     def _wait_ns(self) -> int:
         if self._next_poll is None:

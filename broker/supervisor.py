@@ -19,6 +19,7 @@ import xmlrpc.client
 from collections import deque
 from pathlib import Path
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 from broker.fleet import Add, Program, ProgramCommand, Remove, Slot, Start, Stop
 from common.config import ServerConfig, supervisor_socket
@@ -38,9 +39,14 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = str(path)
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_RPC_TIMEOUT_S)
-        self.sock.connect(self._path)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(_RPC_TIMEOUT_S)
+            connection.connect(self._path)
+        except OSError:
+            connection.close()
+            raise
+        self.sock = connection
 
 
 class _UnixTransport(xmlrpc.client.Transport):
@@ -88,17 +94,16 @@ class Supervisor:
     def _serve(self) -> None:
         while True:
             commands = self._orders.get()
-            proxy = xmlrpc.client.ServerProxy(
-                "http://localhost", transport=_UnixTransport(supervisor_socket(self._run_dir))
-            )
+            transport = _UnixTransport(supervisor_socket(self._run_dir))
             try:
-                if commands is None:
-                    proxy.supervisor.shutdown()
-                    continue
-                for command in commands:
-                    self._carry_out(proxy, command)
-                self._lists.append(self._list(proxy))
-            except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+                with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
+                    if commands is None:
+                        proxy.supervisor.shutdown()
+                        continue
+                    for command in commands:
+                        self._carry_out(proxy, command)
+                    self._lists.append(self._list(proxy))
+            except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError) as error:
                 _logger.debug("supervisord does not answer: %s", error)
                 self._lists.append(None)
             os.eventfd_write(self.descriptor, 1)

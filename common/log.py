@@ -38,6 +38,7 @@ class _Listener(logging.handlers.QueueListener):
     """Its end waits for room in the queue, where the library's raises queue.Full."""
 
     def enqueue_sentinel(self) -> None:
+        assert isinstance(self.queue, queue.Queue)
         self.queue.put(None)
 
 

@@ -34,6 +34,8 @@ _logger = logging.getLogger("frontends")
 _MAX_CHOICES = 5
 """Times that a request is resolved anew because its version left meanwhile."""
 
+_MISFIT = "The worker's answer does not fit the model's signature"
+
 
 class Prediction:
     """An answer in place. Use it, then `release` it; the arrays are not to be touched afterwards."""
@@ -192,8 +194,8 @@ class Dataplane:
         submitted: int,
     ) -> Prediction:
         """Views of the outputs. From here on the block is the prediction's."""
-        frame_bytes = sum(len(answer.frames[one.frame - 1]) for one in answer.outputs if one.frame > 0)
         try:
+            frame_bytes = _frame_bytes(answer)
             if frame_bytes:
                 self._admission.take_frames(frame_bytes)
         except BaseException:
@@ -213,8 +215,16 @@ class Dataplane:
                 prediction.outputs[spec.name] = OutputTensor(spec.dtype, array)
         except (ValueError, TypeError) as error:
             prediction.release()
-            raise InternalError("The worker's answer does not fit the model's signature") from error
+            raise InternalError(_MISFIT) from error
         return prediction
+
+
+def _frame_bytes(answer: Answer) -> int:
+    """Bytes of the outputs that came as frames."""
+    try:
+        return sum(len(answer.frames[one.frame - 1]) for one in answer.outputs if one.frame > 0)
+    except IndexError as error:
+        raise InternalError(_MISFIT) from error
 
 
 def _check_outputs(served: Served, outputs: frozenset[str]) -> None:

@@ -21,7 +21,7 @@ from supervisor.process import Subprocess
 from supervisor.states import ProcessStates, SupervisorStates
 from supervisor.supervisord import Supervisor
 
-from broker.backoff import delay_ns
+from common.backoff import delay_ns
 from ie_serving.errors import CommandError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)

@@ -30,7 +30,7 @@ from common.messages import RequestKey
 from common.tensors import STORAGE, Signature, TensorSpec
 from workers.engine import Array, Done, LoadError, LoadOptions, MemoryId, Run, RunResult, collect, failure
 from workers.pace import INLINE_NS, INLINE_PARALLEL_NS, Pace
-from workers.properties import Plan, host_defaults, stream_defaults, translate, uses_cpu
+from workers.properties import host_defaults, stream_defaults, translate, uses_cpu
 from workers.reasons import blames_shape, reason_of
 from workers.signatures import find_model, is_wholly_static, passed_through, refuse_stateful, signature_of
 
@@ -58,7 +58,7 @@ class _Slot:
 class OpenVinoEngine:
     """OpenVINO on `device`, using `threads` threads of the host when it infers there."""
 
-    def __init__(self, device: str, threads: int, plan: Plan, cpu_extension: str = "") -> None:
+    def __init__(self, device: str, threads: int, cpu_extension: str = "") -> None:
         self._core = ov.Core()
         self._device = device
         self._threads = threads
@@ -66,7 +66,7 @@ class OpenVinoEngine:
         self._core.set_property({"ENABLE_MMAP": False})
         if cpu_extension:
             self._core.add_extension(cpu_extension)
-        self._host = host_defaults(threads, plan) if uses_cpu(device) else {}
+        self._host = host_defaults(threads) if uses_cpu(device) else {}
         if self._host and device.upper() != "CPU":
             self._core.set_property("CPU", self._host)
 

@@ -61,16 +61,14 @@ def translate(plugin_config: dict[str, str]) -> tuple[dict[str, str], list[str]]
     return translated, notes
 
 
-def host_defaults(threads: int, plan: Plan) -> dict[str, str]:
+def host_defaults(threads: int) -> dict[str, str]:
     """What the CPU plugin is told unless the configuration says otherwise.
 
-    Several workers get their cores from us. OpenVINO's own pinning numbers the cores that it sees from the first one,
-    so that each worker would pin its threads to the same core.
+    OpenVINO's pinning is off. Several workers get their cores from us, and it numbers the cores that it sees from the
+    first one, so that each worker would pin its threads to the same core. A single worker shares its cores with the
+    frontends, and pinned it must wait for a certain core at every run while another is free.
     """
-    properties = {"INFERENCE_NUM_THREADS": str(threads)}
-    if plan.replicas > 1:
-        properties["ENABLE_CPU_PINNING"] = "NO"
-    return properties
+    return {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
 
 
 def stream_defaults(device: str, nireq: int, threads: int, chosen: dict[str, str]) -> dict[str, str]:

@@ -56,7 +56,7 @@ def make_engine(device: str, plan: Plan, cpu_extension: str) -> Engine:
         os.sched_setaffinity(0, cores)
         _log.info("worker %d of %d on %s takes cores %s", plan.replica, plan.replicas, device, cores)
     module = importlib.import_module("workers.openvino_engine")
-    engine: Engine = module.OpenVinoEngine(device, len(cores), plan, cpu_extension)
+    engine: Engine = module.OpenVinoEngine(device, len(cores), cpu_extension)
     return engine
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from examples.digits import png
 from frontends.grpc.tensorflow_protos import predict_pb2, prediction_service_pb2_grpc, types_pb2
 
+MODEL = "digits"
 TIMEOUT_S = 10.0
 
 # The server is on this machine: a proxy that the environment names has no part in it.
@@ -22,19 +23,19 @@ open_directly = urllib.request.build_opener(urllib.request.ProxyHandler({})).ope
 DIRECTLY = [("grpc.enable_http_proxy", 0)]
 
 
-def predict_rest(image: png.Image, port: int) -> list[float]:
+def predict_rest(image: png.Image, port: int, model: str = MODEL) -> list[float]:
     """The probabilities of the ten digits, by `POST /v1/models/digits:predict`. Raises OSError, HTTPError among it."""
-    url = f"http://127.0.0.1:{port}/v1/models/digits:predict"
+    url = f"http://127.0.0.1:{port}/v1/models/{model}:predict"
     body = json.dumps({"instances": [image]}).encode()
     with open_directly(url, body, timeout=TIMEOUT_S) as response:
         probabilities: list[float] = json.load(response)["predictions"][0]
     return probabilities
 
 
-def predict_grpc(image: png.Image, port: int) -> list[float]:
+def predict_grpc(image: png.Image, port: int, model: str = MODEL) -> list[float]:
     """The probabilities of the ten digits, by `PredictionService.Predict`. Raises grpc.RpcError."""
     request = predict_pb2.PredictRequest()
-    request.model_spec.name = "digits"
+    request.model_spec.name = model
     tensor = request.inputs["image"]
     tensor.dtype = types_pb2.DT_FLOAT
     for length in (1, png.SIDE, png.SIDE):
@@ -59,14 +60,16 @@ def main() -> int:
     parser.add_argument(
         "images", nargs="+", type=Path, help="8x8 PNG files, like those in examples/digits/images"
     )
+    parser.add_argument("--model_name", default=MODEL, help=f"name that the model is served by ({MODEL})")
     parser.add_argument("--port", type=int, default=9000, help="gRPC port (9000)")
     parser.add_argument("--rest_port", type=int, default=8000, help="REST port (8000)")
     arguments = parser.parse_args()
     try:
         for path in arguments.images:
             image = png.read(path)
-            print(f"{path}: REST says {describe(predict_rest(image, arguments.rest_port))}, ", end="")
-            print(f"gRPC says {describe(predict_grpc(image, arguments.port))}")
+            rest = describe(predict_rest(image, arguments.rest_port, arguments.model_name))
+            over_grpc = describe(predict_grpc(image, arguments.port, arguments.model_name))
+            print(f"{path}: REST says {rest}, gRPC says {over_grpc}")
     except (OSError, ValueError, grpc.RpcError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -243,11 +243,11 @@ class Frontend:
 class Worker:
     """A worker process."""
 
-    def __init__(self, run_dir: Path, device: str) -> None:
+    def __init__(self, run_dir: Path, device: str, plan: str = "0/1") -> None:
         command = [sys.executable, "-m", "workers.service", "--run-dir", str(run_dir)]
         self._output = (run_dir / "worker.log").open("wb")
         self.process = subprocess.Popen(
-            [*command, "--slot", f"{device}-0", "--device", device, "--plan", "0/1"],
+            [*command, "--slot", f"{device}-0", "--device", device, "--plan", plan],
             cwd=ROOT,
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -466,6 +466,19 @@ def test_unloading_gives_memory_back(
         assert resident() < loaded - (60 << 20)
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core cannot be shared out")
+def test_replicas_take_their_own_cores(run_dir: Path, broker: Broker) -> None:
+    taken = []
+    for replica in range(2):
+        worker = Worker(run_dir, "CPU", f"{replica}/2")
+        broker.hello()
+        taken.append(os.sched_getaffinity(worker.process.pid))
+        worker.stop()
+    assert taken[0]
+    assert taken[1]
+    assert not taken[0] & taken[1]
+
+
 # ---- what the loop does, with the fake engine
 
 
@@ -636,6 +649,16 @@ def test_termination_is_instant(run_dir: Path, broker: Broker, frontend: Fronten
     worker.process.terminate()
     assert worker.process.wait(5) == -signal.SIGTERM
     worker.stop()
+
+
+def test_worker_ends_with_its_parent(run_dir: Path, broker: Broker) -> None:
+    command = [sys.executable, "-m", "workers.service", "--run-dir", str(run_dir), "--slot", "FAKE-0"]
+    script = f"import subprocess; subprocess.Popen({[*command, '--device', 'FAKE']!r}); input()"
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE)
+    process = broker.hello().process
+    parent.kill()
+    parent.communicate()
+    broker.until(lambda: start_ticks(process.pid) != process.start_ticks)
 
 
 def test_frontend_ends_while_its_requests_run_and_wait(

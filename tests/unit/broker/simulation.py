@@ -46,7 +46,7 @@ from common.messages import (
     decode,
     encode,
 )
-from common.session import LinkDown, LinkUp, Open, Session, State, WatchBroker
+from common.session import Command, LinkDown, LinkUp, Open, Session, State, WatchBroker
 from common.tensors import Signature, TensorSpec
 from frontends.ledger import Ledger
 
@@ -108,7 +108,7 @@ class Peer:
         self.outbound.append([encode(self.session.stamp(list(messages)))])
         return True
 
-    def carry_out(self, commands: list[object]) -> None:
+    def carry_out(self, commands: list[Command]) -> None:
         for command in commands:
             if isinstance(command, Open):
                 self.world.by_identity.pop(self.identity, None)
@@ -164,9 +164,7 @@ class SimFrontend(Peer):
         id_ = self.ledger.next_id()
         generation = self.catalogue.generation if self.catalogue else 0
         deadline = self.world.now + 3600 * SECOND
-        submit = Submit(
-            id_, version, generation, 0, (TensorRef(0, (1, 10)),), (OutputRef(64, 40),), deadline
-        )
+        submit = Submit(id_, version, generation, 0, (TensorRef(0, (1, 10)),), (OutputRef(64, 40),), deadline)
         self.ledger.add(submit)
         if self.send(submit):
             self.ledger.sent(id_, self.world.now)

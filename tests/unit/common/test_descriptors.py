@@ -18,7 +18,7 @@ PATIENCE_S = 10.0
 
 
 def count_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @contextmanager
@@ -29,8 +29,9 @@ def serving(path: Path, lookup: Callable[[int], int | None]) -> Iterator[None]:
 
     def serve() -> None:
         while True:
-            ready, _, _ = select.select([server.listener, stop_reader], [], [], PATIENCE_S)
-            if server.listener not in ready:
+            listener = server.listener.fileno()
+            ready, _, _ = select.select([listener, stop_reader], [], [], PATIENCE_S)
+            if listener not in ready:
                 return
             connection = server.accept()
             if connection is not None:

@@ -37,7 +37,9 @@ def test_leading_zeros_do_not_count(tmp_path: Path) -> None:
     assert versions(tmp_path) == {1: str(path)}
 
 
-@pytest.mark.parametrize("name", ["-1", "+1", "1a", "v1", "1.0", " 1", "1_0", "¹", "١", "0x1", ".1"])
+@pytest.mark.parametrize(
+    "name", ["-1", "+1", "1a", "v1", "1.0", " 1", "1_0", "¹", "\N{ARABIC-INDIC DIGIT ONE}", "0x1", ".1"]
+)
 def test_other_names_are_no_versions_and_nobodys_business(tmp_path: Path, name: str) -> None:
     add(tmp_path, "3")
     add(tmp_path, name)

@@ -27,7 +27,9 @@ MESSAGE = ArenaGone("f")
 OTHER = ArenaGone("g")
 
 
-def envelope(sequence: int, *messages: Message, epoch: int = EPOCH, protocol: int = PROTOCOL_VERSION) -> Envelope:
+def envelope(
+    sequence: int, *messages: Message, epoch: int = EPOCH, protocol: int = PROTOCOL_VERSION
+) -> Envelope:
     return Envelope(protocol, epoch, sequence, list(messages))
 
 
@@ -188,12 +190,16 @@ def test_greetings_are_repeated_until_one_is_answered() -> None:
     assert identities == ["f1.2", "f1.3", "f1.4", "f1.5"]
 
 
-events = st.sampled_from(["welcome", "next", "repeat", "gap", "restart", "foreign", "die", "tick", "stranger"])
+events = st.sampled_from(
+    ["welcome", "next", "repeat", "gap", "restart", "foreign", "die", "tick", "stranger"]
+)
 
 
 @given(st.lists(events, max_size=30))
 @settings(max_examples=200, deadline=None)
-def test_whatever_happens_ups_and_downs_alternate_and_identities_are_never_reused(happenings: list[str]) -> None:
+def test_whatever_happens_ups_and_downs_alternate_and_identities_are_never_reused(
+    happenings: list[str],
+) -> None:
     """A broker with a true Link against a session that meets everything in any order."""
     now, epoch, broker = NOW, EPOCH, BROKER
     session = Session("f1")

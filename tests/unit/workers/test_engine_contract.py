@@ -16,14 +16,13 @@ from tests.unit.workers.models import TYPES, Tensors, fake_copies, openvino_copi
 from workers.engine import Array, Engine, LoadError, LoadOptions, MemoryId, Model, Run, RunResult
 from workers.fake_engine import FakeEngine
 from workers.openvino_engine import OpenVinoEngine
-from workers.properties import Plan
 
 Load = Callable[..., Model]
 
 
 @pytest.fixture(scope="module")
 def openvino_engine() -> OpenVinoEngine:
-    return OpenVinoEngine("CPU", 1, Plan(0, 1))
+    return OpenVinoEngine("CPU", 1)
 
 
 @pytest.fixture(params=["openvino", "fake"])

@@ -17,14 +17,13 @@ from tests.unit.workers.conftest import MEMORY, Bench
 from tests.unit.workers.models import named, parameter, save
 from workers.engine import LoadError, LoadOptions, Run, RunResult
 from workers.openvino_engine import OpenVinoEngine, OpenVinoModel
-from workers.properties import Plan
 
 Load = Callable[..., OpenVinoModel]
 
 
 @pytest.fixture(scope="module")
 def engine() -> OpenVinoEngine:
-    return OpenVinoEngine("CPU", 1, Plan(0, 1))
+    return OpenVinoEngine("CPU", 1)
 
 
 @pytest.fixture
@@ -311,7 +310,7 @@ def test_properties_that_have_to_work(
 
 
 def test_threads_and_streams_follow_the_plan(tmp_path: Path) -> None:
-    engine = OpenVinoEngine("CPU", 1, Plan(1, 2))
+    engine = OpenVinoEngine("CPU", 1)
     model = engine.load(relu(tmp_path), LoadOptions(4, {}))
     assert model._compiled is not None
     assert model._compiled.get_property("INFERENCE_NUM_THREADS") == 1
@@ -321,7 +320,7 @@ def test_threads_and_streams_follow_the_plan(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", ["HETERO:CPU", "MULTI:CPU", "AUTO:CPU", "AUTO"])
 def test_devices_that_delegate_to_the_cpu(bench: Bench, tmp_path: Path, device: str) -> None:
-    model = OpenVinoEngine(device, 1, Plan(0, 2)).load(relu(tmp_path), LoadOptions(2, {}))
+    model = OpenVinoEngine(device, 1).load(relu(tmp_path), LoadOptions(2, {}))
     for _ in range(3):
         (output,) = bench.infer(model, [np.array([[-1, 2, -3], [4, -5, 6]], np.float32)])
         np.testing.assert_array_equal(output, [[0, 2, 0], [4, 0, 6]])
@@ -329,7 +328,7 @@ def test_devices_that_delegate_to_the_cpu(bench: Bench, tmp_path: Path, device: 
 
 
 def test_device_that_is_not_there(tmp_path: Path) -> None:
-    engine = OpenVinoEngine("MYRIAD", 1, Plan(0, 1))
+    engine = OpenVinoEngine("MYRIAD", 1)
     with pytest.raises(LoadError, match="MYRIAD"):
         engine.load(relu(tmp_path), LoadOptions(1, {}))
 

@@ -66,9 +66,8 @@ def test_a_name_of_today_wins(swap: bool) -> None:
     assert translate(dict(pairs[::-1] if swap else pairs))[0] == {"NUM_STREAMS": "4"}
 
 
-def test_pinning_is_ours_with_several_replicas() -> None:
-    assert host_defaults(4, Plan(0, 1)) == {"INFERENCE_NUM_THREADS": "4"}
-    assert host_defaults(2, Plan(1, 2)) == {"INFERENCE_NUM_THREADS": "2", "ENABLE_CPU_PINNING": "NO"}
+def test_openvino_pins_nothing() -> None:
+    assert host_defaults(4) == {"INFERENCE_NUM_THREADS": "4", "ENABLE_CPU_PINNING": "NO"}
 
 
 @pytest.mark.parametrize(
