@@ -250,8 +250,8 @@ class Core:
             if slot in self.scheduler.workers:
                 self.scheduler.drain(slot)
         for post in self.fleet.posts.values():
-            # What a worker has in hand is known only once it has said Hello to this broker.
-            heard = post.connected or post.process is None
+            # What a worker has in hand is known only once it has said Hello to this broker, or is known to be dead.
+            heard = post.connected or (self.fleet.listed and post.process is None)
             if post.retiring and not post.drained and heard and not self.scheduler.in_hand_of(post.slot.name):
                 post.drained = True
                 self.fleet.hurry(now)

@@ -33,8 +33,11 @@ _UNUSABLE = re.compile(r"[\x00-\x1f\x7f*?\[\];#]")
 
 
 def users_directory() -> Path:
-    """Where the default run directories of this user are."""
-    return Path(tempfile.gettempdir()) / f"ie_serving-{os.getuid()}"
+    """Where the default run directories of this user are. Raises CommandError when no temporary directory is there."""
+    try:
+        return Path(tempfile.gettempdir()) / f"ie_serving-{os.getuid()}"
+    except FileNotFoundError:
+        raise CommandError("no temporary directory can be written; name a directory with --run_dir") from None
 
 
 def choose(given: str | None, from_environment: str, port: int) -> Path:
@@ -103,7 +106,7 @@ def _check_name(path: Path) -> None:
 
 def _make(path: Path) -> bool:
     """Make the directory and, if it is a default one, the one above it; whether it was not there before."""
-    if path.parent == users_directory():
+    if path.parent.name == f"ie_serving-{os.getuid()}" and path.parent == users_directory():
         path.parent.mkdir(mode=0o700, exist_ok=True)
         _check_owner(path.parent)
     try:

@@ -29,21 +29,22 @@ ROWS = 2
 def _bfloat16(values: Any) -> np.ndarray:
     """The bits; the values used here are exact."""
     bits = np.asarray(values, np.float32).view(np.uint32) >> np.uint32(16)
-    return np.asarray(bits, np.uint16)
+    return np.array(bits, np.uint16)
 
 
 def _widened(array: np.ndarray, dtype: str) -> np.ndarray:
     """As numbers."""
     if dtype != "bfloat16":
         return array
-    return np.left_shift(array, 16, dtype=np.uint32).view(np.float32)
+    wide: np.ndarray = np.left_shift(array, 16, dtype=np.uint32).view(np.float32)
+    return wide
 
 
 def _numbers(dtype: str, rows: int = ROWS, offset: int = 0) -> np.ndarray:
     """Small, exact in every type, different in each row."""
     values = np.arange(rows * 3).reshape(rows, 3) + offset
     if dtype == "bool":
-        return values % 2 == 0
+        return np.array(values % 2 == 0)
     if dtype == "bfloat16":
         return _bfloat16(values)
     return values.astype(STORAGE[dtype])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.support import models, processes
@@ -85,7 +86,7 @@ def test_what_runs_while_the_broker_dies_is_adopted_and_not_run_again(tmp_path: 
 
 def test_killing_a_grpc_frontend_touches_only_its_own_clients(tmp_path: Path) -> None:
     path = models.echo(tmp_path / "models", commands=True)
-    with Server(tmp_path, path, rest=False, grpc_workers=2) as server, ExitStack() as stack:
+    with Server(tmp_path, path, rest=False, grpc_workers=2, nireq=2) as server, ExitStack() as stack:
         clients = [stack.enter_context(GrpcClient(server.grpc_port)) for _ in range(12)]
         by_frontend: dict[int, list[GrpcClient]] = {pid: [] for pid in server.pids("grpc")}
         for client in clients:
@@ -96,12 +97,13 @@ def test_killing_a_grpc_frontend_touches_only_its_own_clients(tmp_path: Path) ->
         until(lambda: len(processes.segments(worker)) == 2, "both arenas are mapped")
         with Load(server, rest=0, connections=by_frontend[other], extra=NO_COMMAND) as load:
             # What runs in the dead one's memory must end in peace.
-            by_frontend[victim][0].start(commanded(SLEEP + 500))
+            asked = by_frontend[victim][0].start(commanded(SLEEP + 1000))
             until(
                 lambda: any(each.requests and each.pid == victim for each in server.status().frontends),
                 "runs",
             )
             os.kill(victim, signal.SIGKILL)
+            assert asked.code() is grpc.StatusCode.UNAVAILABLE
             load.wait_more()
             server.wait_replaced("grpc", victim)
             until(lambda: len(processes.segments(worker)) == 1, "the dead one's arena is given back")

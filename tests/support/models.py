@@ -82,8 +82,10 @@ def infer(path: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     core = ov.Core()
     compiled = core.compile_model(core.read_model(path / "model.xml"), "CPU")
     request = compiled.create_infer_request()
+    # Held until the end: a tensor that was set does not keep its memory alive.
+    arrays = {name: np.array(array, order="C") for name, array in inputs.items()}
     for port in compiled.inputs:
-        array = np.array(inputs[port.get_any_name()], order="C")
+        array = arrays[port.get_any_name()]
         request.set_tensor(port, ov.Tensor(array, list(array.shape), port.get_element_type()))
     request.infer()
     answer = {}

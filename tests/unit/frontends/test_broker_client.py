@@ -126,8 +126,10 @@ async def test_leaving_is_said(stage: Stage) -> None:
 async def test_a_silent_broker_is_greeted_again_on_a_new_link(stage: Stage) -> None:
     stage.client.start()
     await stage.broker.next(FrontendHello)
-    again = await stage.broker.next(FrontendHello)
+    stage.greet_again()
+    again = await stage.broker.greet(FIRST)
     assert again.name == "f1"
+    await stage.until(lambda: stage.client.linked)
 
 
 @on_stage
@@ -235,10 +237,21 @@ async def test_more_messages_than_one_drain_takes_are_all_read(stage: Stage) -> 
 
 
 @on_stage
+async def test_the_deadline_is_the_frontends_own_timer(stage: Stage) -> None:
+    await stage.link()
+    started = time.monotonic_ns()
+    deadline = soon()
+    with pytest.raises(DeadlineExceededError):
+        await begin(stage, deadline)
+    assert time.monotonic_ns() >= deadline > started
+
+
+@on_stage
 async def test_after_the_deadline_the_block_stays_lent_until_it_is_released(stage: Stage) -> None:
     await stage.link()
-    task = begin(stage, soon())
+    task = begin(stage)
     submit = await stage.broker.next(Submit)
+    stage.expire(submit)
     with pytest.raises(DeadlineExceededError):
         await task
     assert await stage.broker.next(Cancel) == Cancel(submit.id)
@@ -252,8 +265,10 @@ async def test_after_the_deadline_the_block_stays_lent_until_it_is_released(stag
 def test_a_late_answer_frees_the_block_as_well(tmp_path: Path, late: Completed | Stale) -> None:
     async def scenario(stage: Stage) -> None:
         await stage.link()
-        task = begin(stage, soon())
-        assert (await stage.broker.next(Submit)).id == 1
+        task = begin(stage)
+        submit = await stage.broker.next(Submit)
+        assert submit.id == 1
+        stage.expire(submit)
         with pytest.raises(DeadlineExceededError):
             await task
         stage.broker.say(late)
@@ -352,9 +367,10 @@ async def test_a_deadline_in_the_past_is_over_at_once(stage: Stage) -> None:
 @on_stage
 async def test_a_new_broker_is_given_the_list_of_requests(stage: Stage) -> None:
     await stage.link()
-    kept, abandoned = begin(stage), begin(stage, soon())
+    kept, abandoned = begin(stage), begin(stage)
     first = await stage.broker.next(Submit)
     second = await stage.broker.next(Submit)
+    stage.expire(second)
     with pytest.raises(DeadlineExceededError):
         await abandoned
     broker_ends(stage)
@@ -443,17 +459,31 @@ async def test_an_abandoned_request_of_a_dead_broker_is_cancelled_at_the_next(st
     task = begin(stage)
     submit = await stage.broker.next(Submit)
     broker_ends(stage)
-    greeted = asyncio.create_task(stage.broker.next(FrontendHello))
-    hello = await greeted
+    hello = await stage.broker.next(FrontendHello)
     assert hello.requests == (submit,)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    stage.greet_again()
     hello = await stage.broker.greet(FIRST)
-    if not hello.abandoned:
-        assert await stage.broker.next(Cancel) == Cancel(submit.id)
+    assert (hello.requests, hello.abandoned) == ((), (submit.id,))
     stage.broker.say(Released(submit.id))
     await stage.until(lambda: stage.memory.used == 0)
+
+
+@on_stage
+async def test_a_request_that_is_given_up_between_hello_and_welcome_is_cancelled(stage: Stage) -> None:
+    """The Hello listed it as wanted."""
+    await stage.link()
+    task = begin(stage)
+    submit = await stage.broker.next(Submit)
+    broker_ends(stage)
+    greeting = asyncio.create_task(stage.broker.greet(FIRST))
+    stage.expire(submit)
+    with pytest.raises(DeadlineExceededError):
+        await task
+    assert (await greeting).requests == (submit,)
+    assert await stage.broker.next(Cancel) == Cancel(submit.id)
 
 
 # ---- waiting
