@@ -26,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test lint format lock perf image image-check clean
+.PHONY: help install dev run test test-deep lint format lock perf image image-check clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -43,6 +43,9 @@ run: install ## serve the demo model, gRPC on GRPC_PORT (9000), REST on REST_POR
 
 test: lint ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-deep: dev ## the simulated failures again, with many times as many courses of events
+	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/unit/broker/test_simulated_failures.py $(ARGS)
 
 lint: dev ## lint, format check, types, import rules
 	$(BIN)/ruff check .

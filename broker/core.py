@@ -362,9 +362,10 @@ class Core:
         post = self.fleet.posts.get(slot)
         deliberate = (post is not None and post.retiring) or self.peers.all_leaving()
         self._out.say(INFO if deliberate else WARNING, f"worker {slot} has ended")
-        for version in self.registry.worker_lost(slot, now, deliberate=deliberate):
+        blamed = self.registry.worker_lost(slot, now, deliberate=deliberate)
+        for version in blamed:
             self._out.say(ERROR, f"model {version.id.model} version {version.id.version}: {version.reason}")
-        self._requests.worker_died(slot)
+        self._requests.worker_died(slot, was_loading=bool(blamed))
 
     def _loaded(self, worker: Worker, message: Loaded, _now: int) -> None:
         record = message.loaded

@@ -159,7 +159,9 @@ class Fleet:
         for post in self.posts.values():
             if post.slot.program not in seen:
                 post.known = post.running = False
-        self._strays = {name: runs for name, runs in self._strays.items() if name in seen}
+        # One whose name a slot has been given since is that slot's now.
+        strays = seen - by_program.keys()
+        self._strays = {name: runs for name, runs in self._strays.items() if name in strays}
         alive = {program.process for program in programs}
         self._dead &= {process for process in self._dead if process in alive}
         self._next_plan = self._next_look(ran, now)

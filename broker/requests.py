@@ -112,9 +112,9 @@ class Requests:
             request = scheduler.requests.get(key) or Request(key, version, None, now)
             scheduler.adopt(request, slot, now)
 
-    def worker_died(self, slot: str) -> None:
+    def worker_died(self, slot: str, *, was_loading: bool) -> None:
         """Suspects, convicts and innocents are the scheduler's verdict; the rest is to tell their frontends."""
-        verdict = self._scheduler.worker_lost(slot)
+        verdict = self._scheduler.worker_lost(slot, was_loading=was_loading)
         for request in verdict.convicted:
             error = _CONVICTED
             if request.timed_out:

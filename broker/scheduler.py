@@ -181,8 +181,12 @@ class Scheduler:
         if worker.alone is not None and worker.alone.phase is not Phase.IN_HAND:
             self._release_reservation(worker)
 
-    def worker_lost(self, slot: str) -> Verdict:
-        """The worker is dead (confirmed). Everything it had in hand is decided here."""
+    def worker_lost(self, slot: str, *, was_loading: bool = False) -> Verdict:
+        """The worker is dead (confirmed). Everything it had in hand is decided here.
+
+        `was_loading`: it died in the middle of a load, which is as likely to have killed it as what it ran. Nothing is
+        convicted by such a death; a version goes into quarantine by it, so there are not many of them.
+        """
         worker = self.workers.pop(slot, None)
         if worker is None:
             return Verdict()
@@ -199,7 +203,7 @@ class Scheduler:
                 if request.abandoned or request.submit is None:
                     self._forget(request)
                     dropped.append(request)
-                elif request.timed_out or (was_running and request.suspect):
+                elif request.timed_out or (was_running and request.suspect and not was_loading):
                     self._forget(request)
                     convicted.append(request)
                 elif was_running and not blamed:

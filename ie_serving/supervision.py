@@ -118,7 +118,7 @@ class _Options(ServerOptions):  # type: ignore[misc]
         if ignored:
             # Started by nohup: stays when the terminal goes.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        _let_signals_through()
 
 
 class _Supervisor(Supervisor):  # type: ignore[misc]
@@ -146,9 +146,31 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
                     process.kill(signal.SIGKILL)
 
 
+_held: list[int] = []
+"""Signals that came while they were to wait."""
+
+
+def _hold(number: int, _frame: object) -> None:
+    _held.append(number)
+
+
 def hold_signals() -> None:
-    """Keep signals that end the server until supervisord can handle them; none is lost, none kills halfway."""
+    """Keep signals that end the server until supervisord can handle them; none is lost, none kills halfway.
+
+    Blocking them is not enough: a library may have started a thread before, which does not block them.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _hold)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _let_signals_through() -> None:
+    """Those that were held come now, and all others as they come."""
+    for number in set(_held):
+        os.kill(os.getpid(), number)
+    _held.clear()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def run(config_file: Path) -> None:
@@ -171,6 +193,8 @@ def run(config_file: Path) -> None:
     except SystemExit:
         raise CommandError(f"supervisord does not start: {options.stderr.line}") from None
     finally:
+        # A second Ctrl-C must not end the process halfway through what is left; Python resets handlers at exit.
+        hold_signals()
         options.close_httpservers()
         options.close_logger()
     assert options.mood < SupervisorStates.RUNNING

@@ -182,6 +182,7 @@ def test_a_block_stays_lent_after_the_deadline_until_its_worker_is_done(small: S
         assert processes.segment_bytes(small.pid("grpc")) == MB
 
 
+@pytest.mark.slow
 def test_answers_of_unknown_size_are_bounded(tmp_path: Path) -> None:
     path = models.echo(tmp_path / "models")
     with Server(tmp_path, path, rest=False) as server, GrpcClient(server.grpc_port) as client:

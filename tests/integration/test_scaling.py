@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -39,7 +38,7 @@ def _shares(server: Server) -> list[set[int]]:
 def test_scaling_to_two_and_back_fails_no_request(server: Server) -> None:
     mine = sorted(os.sched_getaffinity(0))
     assert _shares(server) == [set(mine)]
-    others = {one.pid for one in server.processes() if one.kind != "worker"}
+    others = _bystanders(server)
     with Load(server, grpc=4, rest=2, shapes=((1, 16), (7, 33)), added=(1.0,)) as load:
         _scale(server, 2)
         shares = _shares(server)
@@ -47,13 +46,20 @@ def test_scaling_to_two_and_back_fails_no_request(server: Server) -> None:
         assert sorted(map(sorted, shares)) == sorted(map(sorted, planned))
         if len(available_cores()) > 1:
             assert not shares[0] & shares[1]
+        pids = server.worker_pids()
+        server.wait_replaced("broker", server.kill("broker"))
+        assert server.worker_pids() == pids, "the new broker knows what was asked of the old one"
         load.wait_more(10)
         _scale(server, 1)
         assert _shares(server) == [set(mine)]
         load.wait_more(10)
     assert load.failures == []
-    assert {one.pid for one in server.processes() if one.kind != "worker"} == others
+    assert _bystanders(server) == others
     server.wait_idle()
+
+
+def _bystanders(server: Server) -> set[int]:
+    return {one.pid for one in server.processes() if one.kind not in ("worker", "broker")}
 
 
 def _scale(server: Server, replicas: int) -> None:
@@ -95,12 +101,3 @@ def test_what_cannot_be_is_refused_in_one_line(server: Server, words: tuple[str,
     assert len(done.stderr.splitlines()) == 1
     assert text in done.stderr
     assert server.worker_pids() == pids
-
-
-def test_a_scaled_pool_stays_so_when_the_broker_dies(tmp_path: Path) -> None:
-    with Server(tmp_path, models.echo(tmp_path / "models"), rest=False) as server:
-        assert server.command("scale", "FAKE", "2").returncode == 0
-        pids = server.worker_pids()
-        assert len(pids) == 2
-        server.wait_replaced("broker", server.kill("broker"))
-        assert server.worker_pids() == pids

@@ -435,6 +435,18 @@ def test_programs_without_a_place_are_stopped_and_removed() -> None:
     assert set(h.supervisord.programs) == {"worker-CPU-0"}
 
 
+def test_a_stray_whose_name_a_slot_is_given_is_that_slots() -> None:
+    """Else the fleet would stop its own worker again and again."""
+    h = settled()
+    h.supervisord.programs["worker-CPU-1"] = SimProgram("RUNNING", ProcessId(1, 1))
+    h.now = h.fleet.next_deadline()
+    h.round()
+    h.fleet.scale("CPU", 2, h.now)
+    h.settle()
+    assert h.shares() == [(0, 2), (1, 2)]
+    assert len(h.running()) == 2
+
+
 def test_a_program_that_somebody_removed_is_added_again() -> None:
     h = settled()
     process = only(h).process

@@ -358,6 +358,28 @@ def test_the_second_death_alone_convicts() -> None:
     assert not s.requests
 
 
+def test_the_death_of_a_worker_that_was_loading_convicts_nobody() -> None:
+    """The load may have killed it; the request stays suspect, and the next death is the second."""
+    s = scheduler("w")
+    (one,) = submit(s, 1)
+    dispatched(s)
+    s.worker_lost("w")
+    for was_loading, convicted in ((True, ()), (True, ()), (False, (one,))):
+        s.worker_joined("w")
+        s.version_loaded("w", A, 1)
+        assert dispatched(s) == [1]
+        assert s.worker_lost("w", was_loading=was_loading).convicted == convicted
+        s.check()
+
+
+def test_a_timeout_convicts_also_while_the_worker_was_loading() -> None:
+    s = scheduler("w")
+    (one,) = submit(s, 1)
+    dispatched(s)
+    s.overdue(1 + LIMIT, LIMIT)
+    assert s.worker_lost("w", was_loading=True).convicted == (one,)
+
+
 def test_a_suspect_that_is_answered_is_no_suspect() -> None:
     s = scheduler("w")
     (one,) = submit(s, 1)

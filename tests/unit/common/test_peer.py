@@ -162,16 +162,15 @@ def test_a_greeting_without_an_answer_is_repeated_on_a_new_socket(ends: Ends) ->
     assert (identity, envelope.messages) == (b"f1.2", [Acknowledge(2)])
 
 
-def test_a_broker_that_comes_later_is_found(tmp_path: Path) -> None:
-    ends = Ends(tmp_path)
+def test_a_broker_that_comes_later_is_found(ends: Ends) -> None:
     ends.router.close()
+    ends.path.unlink()  # else the link may meet the closed router, which is not closed at once, and lose its Hello
     ends.link.start(0)
     ends.router = ends.transport.router(ends.path)
-    linked_after = ends.welcome(this_process())
-    assert linked_after[0] == b"f1.1"
+    identity, _ = ends.welcome(this_process())
+    assert identity == b"f1.1"
     ends.drain()
     assert ends.link.linked
-    ends.close()
 
 
 def test_a_gap_makes_the_link_anew(ends: Ends) -> None:
