@@ -13,6 +13,7 @@ import msgspec
 
 from broker.commands import Send
 from broker.core import Core
+from common.errors import INTERNAL_TEXT, Code, WireError
 from common.link import Link, Verdict
 from common.messages import (
     PROTOCOL_VERSION,
@@ -129,9 +130,12 @@ def _renumber(command: Send, frames: list[bytes]) -> Message:
     """The answer with its frames at the end of `frames`. Frame 0 of the ZeroMQ message is the envelope."""
     answer = command.message
     assert isinstance(answer, Completed), "only answers bring frames"
+    if any(output.frame > len(command.frames) for output in answer.outputs):
+        # A worker that counts wrongly costs its own request, not the broker.
+        return Completed(answer.id, (), WireError(Code.INTERNAL, INTERNAL_TEXT))
     outputs = []
     for output in answer.outputs:
-        if output.frame < 0:
+        if output.frame < 1:
             outputs.append(output)
             continue
         frames.append(command.frames[output.frame - 1])

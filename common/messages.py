@@ -238,13 +238,6 @@ class ArenaGone(_Message, frozen=True, tag=43):
     frontend: str
 
 
-class SegmentGone(_Message, frozen=True, tag=44):
-    """A large request's own segment is no longer used: unmap it."""
-
-    frontend: str
-    segment: int
-
-
 # ---- worker → broker
 
 
@@ -353,7 +346,7 @@ class ScaleReply(_Message, frozen=True, tag=93):
 Message: TypeAlias = (
     Submit | Cancel | FrontendHello | Acknowledge | Listening | Refused | Leaving
     | Welcome | RestartLink | Catalogue | Completed | Released | Stale
-    | Load | Unload | Execute | ArenaGone | SegmentGone
+    | Load | Unload | Execute | ArenaGone
     | WorkerHello | Loaded | LoadFailed | Unloaded | Done
     | StorekeeperHello | Watch | Snapshot
     | StatusQuery | StatusReply | ScaleQuery | ScaleReply

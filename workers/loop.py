@@ -27,7 +27,6 @@ from common.messages import (
     Message,
     OutputResult,
     ProcessId,
-    SegmentGone,
     Unload,
     Unloaded,
     VersionId,
@@ -175,8 +174,6 @@ class Loop:
             self._unload(message.version)
         elif isinstance(message, ArenaGone):
             self._arena_gone(message.frontend)
-        elif isinstance(message, SegmentGone):
-            self._segment_gone(MemoryId(message.frontend, message.segment))
         else:
             _log.error("a worker has no use for %s", type(message).__name__)
 
@@ -218,10 +215,6 @@ class Loop:
             self._finish(request, failure(Code.CANCELLED, "The frontend has ended"))
         self._gone.add(frontend)
         self._release_if_idle(frontend)
-
-    def _segment_gone(self, memory: MemoryId) -> None:
-        if not self._queue.is_running(memory.frontend):
-            self._release(memory)
 
     # ---- what other threads say
 

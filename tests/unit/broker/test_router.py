@@ -257,6 +257,19 @@ def test_frames_of_several_answers_get_new_numbers(harness: Harness) -> None:
     assert whole[answer_two.outputs[0].frame] == b"two-1"
 
 
+def test_a_frame_that_is_not_there_costs_one_request(harness: Harness) -> None:
+    harness.greet()
+    wrong = Completed(1, (OutputResult((2,), 3),))
+    right = Completed(2, (OutputResult((1,), 1),))
+    harness.router.send([Send(b"f1.1", wrong, (b"a",)), Send(b"f1.1", right, (b"b",))])
+    ((_, envelope, frames),) = harness.socket.take()
+    failed, answered = envelope.messages
+    assert isinstance(failed, Completed)
+    assert failed.error is not None
+    assert answered == Completed(2, (OutputResult((1,), 1),))
+    assert frames == [b"b"]
+
+
 def test_control_questions_need_no_link(harness: Harness) -> None:
     harness.receive(b"status-1", Envelope(PROTOCOL_VERSION, 0, 0, [StatusQuery()]))
     harness.receive(b"scale-1", Envelope(PROTOCOL_VERSION, 0, 0, [ScaleQuery("GPU", 2)]))
