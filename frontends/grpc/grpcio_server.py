@@ -4,10 +4,10 @@ grpcio's own loop decodes the path of every call that it has no registered metho
 one call whose path holds the byte 0xFF ends the loop, and with it the server. Here every method is registered, so that
 its name is known beforehand, and a call to any other is refused without its path being looked at:
 
-    a task for each method:   request a call ─▶ a task that answers it ─▶ request the next …
+    tasks for each method:    request a call ─▶ a task that answers it ─▶ request the next …
     one task for all others:  request a call ─▶ UNIMPLEMENTED             ─▶ request the next …
 
-A task of its own for each method also spares grpcio's wait over all of them, once a call.
+Tasks of its own for each method also spare grpcio's wait over all of them, once a call.
 
 This leans on parts of grpcio that are not its public interface. The lock file pins grpcio, and the tests of the
 transport send the calls that this is about: they fail when another version of grpcio is made differently.
@@ -18,6 +18,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+ACCEPTING = 4
+"""Calls of a method that are requested at once. With one, a call that comes waits a turn of the loop for the one before
+it, and each wakes the loop on its own; with four, calls that come together are handed over together."""
 
 _NO_METHOD = ""
 """No path is empty, so that grpcio's look-up finds nothing and refuses the call."""
@@ -36,7 +40,8 @@ class GrpcioServer(cygrpc.AioServer):  # type: ignore[misc]
     async def _request_registered_call(self, method: bytes) -> None:
         """Called once by grpcio for each method; stock, it would return the next call."""
         request = super()._request_registered_call
-        await self._accept(method.decode(), lambda: request(method))
+        path = method.decode()
+        await asyncio.gather(*(self._accept(path, lambda: request(method)) for _ in range(ACCEPTING)))
 
     async def _request_call(self) -> None:
         """Called once by grpcio for calls to anything else."""
