@@ -34,6 +34,14 @@ STABLE_S = 5.0
 """A process that has run for less has died early, and is started again with more and more delay."""
 
 
+def _forget_handlers() -> None:
+    """In a forked child: a signal that comes before it executes its program ends it, as it would end the program."""
+    signal.set_wakeup_fd(-1)
+    for number in SIGNALS:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+
+
 class _Wake:
     """An asyncore dispatcher for the pipe that signals write to."""
 
@@ -43,6 +51,7 @@ class _Wake:
         os.set_blocking(self._sink, False)
         asyncore.socket_map[self._source] = self
         signal.set_wakeup_fd(self._sink, warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=_forget_handlers)
         self.turn()
 
     def turn(self) -> None:

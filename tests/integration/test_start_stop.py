@@ -28,13 +28,12 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _interrupt(server: Server, *, again: bool = False) -> float:
-    """Ctrl-C, perhaps twice: SIGINT to the foreground process group; the seconds until the command has ended."""
+    """Ctrl-C, perhaps without end: SIGINT to the foreground process group; the seconds until the command has ended."""
     begun = time.monotonic()
     os.killpg(server.process.pid, signal.SIGINT)
-    if again:
-        time.sleep(0.1)
-        if server.process.poll() is None:
-            os.killpg(server.process.pid, signal.SIGINT)
+    while again and server.process.poll() is None:
+        os.killpg(server.process.pid, signal.SIGINT)
+        time.sleep(0.01)
     server.wait_ended()
     return time.monotonic() - begun
 
@@ -82,7 +81,7 @@ def test_it_ends_in_time_with_requests_in_flight(tmp_path: Path, echo: Path, num
         assert long.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
-@pytest.mark.parametrize(("delay_s", "again"), [(0.5, False), (1.0, True)])
+@pytest.mark.parametrize(("delay_s", "again"), [(0.0, True), (0.05, True), (0.5, False), (1.0, True)])
 def test_ctrl_c_during_the_start(tmp_path: Path, delay_s: float, again: bool) -> None:
     path = models.echo(tmp_path / "models", load_seconds=60)
     with Server(tmp_path, path, ready=False, workers=2, grpc_workers=2) as server:
