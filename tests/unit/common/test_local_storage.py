@@ -1,11 +1,15 @@
 """common.storage.local: which directories are versions, and what is said about those that are not."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from common.storage.local import MAX_VERSION, StorageError, list_versions
+
+NOBODY = 65534
 
 
 def add(base: Path, name: str, *files: str) -> Path:
@@ -190,12 +194,24 @@ def test_a_base_path_that_is_a_loop_cannot_be_listed(tmp_path: Path) -> None:
         list_versions(str(base))
 
 
-as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.fixture
+def users_path() -> Iterator[Path]:
+    """A directory in which permissions count: while the test runs, root gives up its right to read everything."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        if os.geteuid() != 0:
+            yield path
+            return
+        os.chown(path, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield path
+        finally:
+            os.seteuid(0)
 
 
-@as_user
-def test_a_base_path_without_permission_cannot_be_listed(tmp_path: Path) -> None:
-    base = tmp_path / "base"
+def test_a_base_path_without_permission_cannot_be_listed(users_path: Path) -> None:
+    base = users_path / "base"
     add(base, "1")
     base.chmod(0o000)
     try:
@@ -205,13 +221,12 @@ def test_a_base_path_without_permission_cannot_be_listed(tmp_path: Path) -> None
         base.chmod(0o700)
 
 
-@as_user
-def test_a_version_without_permission_is_skipped_with_a_warning(tmp_path: Path) -> None:
-    add(tmp_path, "1")
-    closed = add(tmp_path, "2")
+def test_a_version_without_permission_is_skipped_with_a_warning(users_path: Path) -> None:
+    add(users_path, "1")
+    closed = add(users_path, "2")
     closed.chmod(0o000)
     try:
-        listing = list_versions(str(tmp_path))
+        listing = list_versions(str(users_path))
     finally:
         closed.chmod(0o700)
     assert set(listing.versions) == {1}
