@@ -8,6 +8,7 @@ two turns for descriptors alone (Python repeats a poll that a signal interrupted
 that the loop waits for, and what comes of it is attended to at once.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -34,12 +35,21 @@ STABLE_S = 5.0
 """A process that has run for less has died early, and is started again with more and more delay."""
 
 
+def _block_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
 def _forget_handlers() -> None:
     """In a forked child: a signal that comes before it executes its program ends it, as it would end the program."""
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
+    _unblock_signals()
 
 
 class _Wake:
@@ -51,7 +61,9 @@ class _Wake:
         os.set_blocking(self._sink, False)
         asyncore.socket_map[self._source] = self
         signal.set_wakeup_fd(self._sink, warn_on_full_buffer=False)
-        os.register_at_fork(after_in_child=_forget_handlers)
+        os.register_at_fork(
+            before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_forget_handlers
+        )
         self.turn()
 
     def turn(self) -> None:
@@ -92,6 +104,10 @@ class _Process(Subprocess):  # type: ignore[misc]
     def spawn(self) -> int | None:
         self._started_at = time.monotonic()
         pid: int | None = super().spawn()
+        if pid:
+            # The child does it, too; but a signal for its group may be due before it has come so far.
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)
         return pid
 
     def finish(self, pid: int, status: int) -> None:
@@ -171,7 +187,7 @@ def hold_signals() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _hold)
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    _block_signals()
 
 
 def _let_signals_through() -> None:
@@ -179,7 +195,7 @@ def _let_signals_through() -> None:
     for number in set(_held):
         os.kill(os.getpid(), number)
     _held.clear()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    _unblock_signals()
 
 
 def run(config_file: Path) -> None:

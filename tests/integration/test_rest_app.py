@@ -86,7 +86,8 @@ class Server:
     def kill(self) -> None:
         if self.process.poll() is None:
             for worker in self.workers():
-                os.kill(worker, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # one that a test has killed
+                    os.kill(worker, signal.SIGKILL)
             self.process.kill()
         self.process.wait()
 
