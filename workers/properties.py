@@ -65,8 +65,8 @@ def host_defaults(threads: int) -> dict[str, str]:
     """What the CPU plugin is told unless the configuration says otherwise.
 
     OpenVINO's pinning is off. Several workers get their cores from us, and it numbers the cores that it sees from the
-    first one, so that each worker would pin its threads to the same core. A single worker shares its cores with the
-    frontends, and pinned it must wait for a certain core at every run while another is free.
+    first one, so that each worker would pin its threads to the same core. A single worker is treated alike: it shares
+    its cores with the frontends.
     """
     return {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
 
