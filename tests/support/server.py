@@ -251,6 +251,9 @@ class Server:
         until(self._is_whole, "everything serves again", pause_s=0.1)
 
     def _is_whole(self) -> bool:
+        # First: one that is about to end must not be taken for its successor in the status.
+        if self._orphans():
+            return False
         status = self.status()
         wanted = int(str(self.options.get("grpc_workers", 1)))
         if self.rest_port:
@@ -258,7 +261,7 @@ class Server:
         listening = sum(frontend.listening for frontend in status.frontends)
         pools = all(pool.serving == pool.wanted for pool in status.pools)
         stated = {one.pid for one in status.frontends} | {one.pid for one in status.workers}
-        if not all(pid is None or processes.exists(pid) for pid in stated) or self._orphans():
+        if not all(pid is None or processes.exists(pid) for pid in stated):
             return False
         return status.ready and pools and listening == wanted == len(status.frontends)
 
