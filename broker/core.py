@@ -59,6 +59,7 @@ from common.messages import (
     Unload,
     Unloaded,
     Watch,
+    Watched,
     Welcome,
     WorkerHello,
 )
@@ -121,7 +122,9 @@ class Core:
             self._out.put(WatchProcess(message.process))
             self._worker_hello(identity, message, now)
         elif isinstance(message, StorekeeperHello):
-            self._out.send(identity, Watch({model.name: model.base_path for model in self._config.models}))
+            models = self._config.models
+            watched = tuple(Watched(one.name, one.base_path, one.version_policy) for one in models)
+            self._out.send(identity, Watch(watched))
         self._to_settle = True
 
     def receive(self, identity: bytes, message: Message, frames: tuple[bytes, ...], now: int) -> None:
@@ -237,9 +240,8 @@ class Core:
             self.scheduler.version_unloaded(command.slot, id_)
             self._out.send(worker.identity, Unload(id_))
             return
-        config = command.model.config
         self._out.say(INFO, f"worker {command.slot} loads model {id_.model} version {id_.version}")
-        load = Load(id_, command.version.path, config.nireq, config.plugin_config, command.trial)
+        load = Load(id_, command.version.path, command.model.config, command.trial)
         self._out.send(worker.identity, load)
 
     def _settle_fleet(self, now: int) -> None:

@@ -30,8 +30,8 @@ def look(model: str, base_path: str) -> Snapshot:
     try:
         listing = list_versions(base_path)
     except StorageError as error:
-        return Snapshot(model, {}, str(error))
-    return Snapshot(model, listing.versions, "", listing.warnings)
+        return Snapshot(model, {}, str(error), base_path=base_path)
+    return Snapshot(model, listing.versions, "", listing.warnings, base_path)
 
 
 class Storekeeper:
@@ -90,7 +90,7 @@ class Storekeeper:
 
     def _receive(self, message: Message, now: int) -> None:
         if isinstance(message, Watch):
-            self._paths = dict(message.paths)
+            self._paths = {model.model: model.base_path for model in message.models}
             self._told.clear()
             self._next_poll = now
 

@@ -22,6 +22,7 @@ DEFAULT_LOAD_TIMEOUT_S = 600.0
 DEFAULT_POLL_WAIT_S = 1.0
 DEFAULT_LOG_LEVEL = "INFO"
 DEFAULT_QUEUE = 1024
+DEFAULT_MODEL_CACHE_MB = 10_240
 
 
 class VersionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,12 +35,42 @@ class VersionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which ones, for `specific`."""
 
 
+class BatchingParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How requests of a model are gathered into batches. The names are TensorFlow Serving's."""
+
+    max_batch_size: int = 32
+    """Rows of a batch, at most."""
+    batch_timeout_micros: int = 1000
+    """A batch that is not full waits no longer than this for further rows [µs]."""
+    allowed_batch_sizes: tuple[int, ...] = ()
+    """Sizes that batches are padded to, ascending, the last one max_batch_size; empty: any."""
+
+
+class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the workers of a device are run."""
+
+    python: str = ""
+    """Interpreter of its workers, with an OpenVINO of its own; empty: the server's."""
+    emulate_on: str = ""
+    """For development: the device that stands in for it."""
+
+
+AUTO: Literal["auto"] = "auto"
+"""Of `batch_size` and `shape`: each request brings its own."""
+
+
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model to serve."""
 
     name: str
     base_path: str
-    """Directory that holds a directory a version."""
+    """Directory that holds a directory a version: a local path, or the address of one in a store (s3://, gs://, az://)."""
+    batch_size: int | Literal["auto"] | None = None
+    """First dimension of every input; None: the model's own."""
+    shape: dict[str, tuple[int, ...]] | Literal["auto"] | None = None
+    """Shapes by input name, `""` for the only input; None: the model's own."""
+    max_shapes: int = 16
+    """Compiled shapes that each worker keeps of a version of which requests bring their own."""
     nireq: int = 1
     """Requests of a version that each worker infers at once."""
     target_device: str = "CPU"
@@ -47,6 +78,12 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plugin_config: dict[str, str] = {}
     """OpenVINO properties by name."""
     version_policy: VersionPolicy = VersionPolicy()
+    labels: dict[str, int] = {}
+    """Names that clients may use for versions."""
+    workers: int | None = None
+    """Workers of the device; None: the server's `workers`. The greatest of the models of one device counts."""
+    batching_parameters: BatchingParameters | None = None
+    """None: each request is inferred by itself."""
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +120,16 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Between two listings of storage; zero or negative: listed once, at start."""
     cpu_extension: str = ""
     """Library of custom CPU layers."""
+    config_path: str = ""
+    """Configuration file that is watched; empty: `models` are all there is."""
+    devices: dict[str, DeviceConfig] = {}
+    """By the device string of the models' `target_device`."""
+    model_cache_dir: str = ""
+    """Where models from stores are kept; empty: in the run directory."""
+    model_cache_bytes: int = DEFAULT_MODEL_CACHE_MB * MEGABYTE
+    """Most that the model cache may take."""
+    cache_dir: str = ""
+    """OpenVINO's cache of compiled models; empty: none."""
     log_level: str = DEFAULT_LOG_LEVEL
     log_path: str = ""
     console: str = "/dev/null"

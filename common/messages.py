@@ -15,10 +15,11 @@ from typing import TypeAlias
 
 import msgspec
 
+from common.config import DeviceConfig, ModelConfig, VersionPolicy
 from common.errors import WireError
 from common.tensors import Signature
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised with every change of a struct below; peers of another version are not understood."""
 
 
@@ -27,10 +28,12 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class VersionId(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True):
-    """A model and one of its versions."""
+    """A model and one of its versions, under one configuration of the model."""
 
     model: str
     version: int
+    revision: int = 0
+    """Counts up whenever the model's configuration changes in a way that its versions must be loaded anew for."""
 
 
 class RequestKey(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True):
@@ -135,6 +138,14 @@ class Leaving(_Message, frozen=True, tag=7):
     """The frontend is about to end, as it was told to."""
 
 
+class Reconfigure(_Message, frozen=True, tag=8):
+    """Serve these models, and no others, from now on; None: what the configuration file says. Reconfigured answers."""
+
+    id: int
+    """Of this frontend's own counting."""
+    models: tuple[ModelConfig, ...] | None = None
+
+
 # ---- broker → frontend
 
 
@@ -159,6 +170,8 @@ class VersionStatus(msgspec.Struct, frozen=True, array_like=True):
     """Known once the version was loaded."""
     servable: bool = False
     """Whether requests may name it: loaded, wanted, and not leaving."""
+    revision: int = 0
+    """Of the VersionId that requests are to name."""
 
 
 class ModelStatus(msgspec.Struct, frozen=True, array_like=True):
@@ -166,6 +179,8 @@ class ModelStatus(msgspec.Struct, frozen=True, array_like=True):
 
     name: str
     versions: tuple[VersionStatus, ...]
+    labels: dict[str, int] = {}
+    """Names that clients may use for versions."""
 
 
 class Catalogue(_Message, frozen=True, tag=22):
@@ -199,6 +214,18 @@ class Stale(_Message, frozen=True, tag=25):
     generation: int
 
 
+class Reconfigured(_Message, frozen=True, tag=26):
+    """The answer to Reconfigure, once every version that it calls for was loaded or has failed to load."""
+
+    id: int
+    changed: bool = False
+    """Whether the configuration differs from the one before."""
+    error: WireError | None = None
+    """The configuration was refused, and nothing has changed."""
+    failures: tuple[str, ...] = ()
+    """Models of the configuration that is in force now of which no version could be loaded, and why."""
+
+
 # ---- broker → worker
 
 
@@ -208,9 +235,8 @@ class Load(_Message, frozen=True, tag=40):
     version: VersionId
     path: str
     """Its directory."""
-    nireq: int
-    """Requests of it that may be inferred at once in this worker."""
-    plugin_config: dict[str, str]
+    config: ModelConfig
+    """How it is to be loaded."""
     trial: bool = False
     """Tried in a worker that serves nothing, because an earlier load killed its worker."""
 
@@ -247,6 +273,8 @@ class LoadedVersion(msgspec.Struct, frozen=True, array_like=True):
     version: VersionId
     nireq: int
     signature: Signature
+    notes: tuple[str, ...] = ()
+    """What an operator should know of it: it keeps its own shape, and why; a device is absent or emulated."""
 
 
 class WorkerHello(_Message, frozen=True, tag=60):
@@ -302,19 +330,57 @@ class StorekeeperHello(_Message, frozen=True, tag=80):
     process: ProcessId
 
 
-class Watch(_Message, frozen=True, tag=81):
-    """List these base paths from now on, by model name."""
+class Watched(msgspec.Struct, frozen=True, array_like=True):
+    """A model whose storage is to be listed. What its policy does not want need not be fetched."""
 
-    paths: dict[str, str]
+    model: str
+    base_path: str
+    policy: VersionPolicy
+
+
+class Watch(_Message, frozen=True, tag=81):
+    """List the storage of these models, and no other, from now on. Sent after the Welcome and at every change."""
+
+    models: tuple[Watched, ...]
 
 
 class Snapshot(_Message, frozen=True, tag=82):
-    """All versions of a model that its storage holds now, version → directory; or why it could not be listed."""
+    """All versions of a model that its storage holds and that can be loaded now; or why it could not be listed.
+
+    A version that is still being fetched is not among them, nor among `failures`.
+    """
 
     model: str
     versions: dict[int, str]
+    """Version → its directory on this machine."""
     error: str = ""
     warnings: tuple[str, ...] = ()
+    base_path: str = ""
+    """What was listed: a snapshot of another path than the model's present one says nothing."""
+    failures: dict[int, str] = {}
+    """Versions that the policy wants and that could not be fetched, and why; they are tried again."""
+
+
+class Keep(_Message, frozen=True, tag=83):
+    """Directories that must stay where they are, because a version in them is not ENDed. Sent at every change."""
+
+    paths: tuple[str, ...]
+
+
+class ReadConfig(_Message, frozen=True, tag=84):
+    """Read the configuration file now, and answer even if it has not changed."""
+
+    id: int
+
+
+class ConfigRead(_Message, frozen=True, tag=85):
+    """What the watched configuration file says; or, in one line, why it cannot be used."""
+
+    models: tuple[ModelConfig, ...] = ()
+    devices: dict[str, DeviceConfig] = {}
+    error: str = ""
+    id: int = 0
+    """Of the ReadConfig that this answers; 0: the file has changed."""
 
 
 # ---- control (ie_serving status, scale) ↔ broker; epoch 0, no link
@@ -346,9 +412,10 @@ class ScaleReply(_Message, frozen=True, tag=93):
 Message: TypeAlias = (
     Submit | Cancel | FrontendHello | Acknowledge | Listening | Refused | Leaving
     | Welcome | RestartLink | Catalogue | Completed | Released | Stale
+    | Reconfigure | Reconfigured
     | Load | Unload | Execute | ArenaGone
     | WorkerHello | Loaded | LoadFailed | Unloaded | Done
-    | StorekeeperHello | Watch | Snapshot
+    | StorekeeperHello | Watch | Snapshot | Keep | ReadConfig | ConfigRead
     | StatusQuery | StatusReply | ScaleQuery | ScaleReply
 )  # fmt: skip
 

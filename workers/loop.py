@@ -200,7 +200,8 @@ class Loop:
             self._news.append(Loaded(known.loaded))
         elif version not in self._loading:
             self._loading[version] = None
-            self._loader.load(version, Path(message.path), LoadOptions(message.nireq, message.plugin_config))
+            options = LoadOptions(message.config.nireq, message.config.plugin_config)
+            self._loader.load(version, Path(message.path), options)
 
     def _unload(self, version: VersionId) -> None:
         if version in self._versions:

@@ -22,6 +22,7 @@ from openvino import opset13 as op
 from common import config
 from common.allocator import Allocator
 from common.arena import Segment
+from common.config import ModelConfig
 from common.descriptors import DescriptorServer, socket_path
 from common.errors import Code
 from common.link import Link, Verdict
@@ -58,6 +59,10 @@ Kind = TypeVar("Kind", bound=Message)
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 30.0
 MODEL = VersionId("model", 1)
+
+
+def model_config(nireq: int = 1) -> ModelConfig:
+    return ModelConfig("m", "", nireq=nireq)
 
 
 class Broker:
@@ -153,7 +158,7 @@ class Broker:
 
     def load(self, path: Path, nireq: int = 1, version: VersionId = MODEL) -> Loaded:
         """Load a version."""
-        self.send(Load(version, str(path), nireq, {}))
+        self.send(Load(version, str(path), model_config(nireq)))
         return self.expect(Loaded, lambda loaded: loaded.loaded.version == version)
 
     def done(self, key: RequestKey) -> Done:
@@ -484,7 +489,7 @@ def test_replicas_take_their_own_cores(run_dir: Path, broker: Broker) -> None:
 
 def test_failed_load(fake_worker: Worker, broker: Broker, tmp_path: Path) -> None:
     path = fake_copies(tmp_path / "1", [("x", "float32", [1])], load_fails="no such luck")
-    broker.send(Load(MODEL, str(path), 1, {}))
+    broker.send(Load(MODEL, str(path), model_config(1)))
     assert broker.expect(LoadFailed) == LoadFailed(MODEL, "no such luck")
 
 
@@ -494,7 +499,7 @@ def test_load_does_not_stop_inference(
     signature = broker.load(commanded(tmp_path / "1")).loaded.signature
     slow = VersionId("slow", 1)
     path = fake_copies(tmp_path / "slow", [("x", "float32", [1])], load_seconds=2.0)
-    broker.send(Load(slow, str(path), 1, {}))
+    broker.send(Load(slow, str(path), model_config(1)))
     request = frontend.request(signature, *command(0))
     broker.send(request)
     assert broker.done(request.key).error is None
@@ -636,7 +641,7 @@ def test_crash_in_a_run_and_in_a_load(
     worker = Worker(run_dir, "FAKE")
     assert broker.hello().loaded == ()
     path = commanded(tmp_path / "2", load_crashes=True)
-    broker.send(Load(MODEL, str(path), 1, {}))
+    broker.send(Load(MODEL, str(path), model_config(1)))
     assert worker.process.wait(PATIENCE_S) == -signal.SIGKILL
     worker.stop()
 
@@ -699,7 +704,7 @@ def test_broker_ends_while_a_request_runs(
     broker.done(before.key)
     loading = VersionId("slow", 1)
     path = fake_copies(tmp_path / "slow", [("x", "float32", [1])], load_seconds=3.0)
-    broker.send(Load(loading, str(path), 1, {}))
+    broker.send(Load(loading, str(path), model_config(1)))
     running = frontend.request(signature, *command(3, 2))
     waiting = frontend.request(signature, *command(0))
     broker.send(running, waiting)

@@ -243,7 +243,7 @@ class SimWorker(Peer):
         if fail:
             self.send(LoadFailed(load.version, "no such layer"))
             return
-        self.loaded[load.version] = LoadedVersion(load.version, load.nireq, SIGNATURE)
+        self.loaded[load.version] = LoadedVersion(load.version, load.config.nireq, SIGNATURE)
         self.send(Loaded(self.loaded[load.version]))
 
     def finish(self, index: int = 0) -> None:
@@ -267,7 +267,7 @@ class SimStorekeeper(Peer):
 
     def on_message(self, message: Message) -> None:
         if isinstance(message, Watch):
-            for model in message.paths:
+            for model in (one.model for one in message.models):
                 self.tell(model)
 
     def tell(self, model: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.storekeeper import Storekeeper, look
-from common.config import ServerConfig, peers_socket
+from common.config import ServerConfig, VersionPolicy, peers_socket
 from common.link import Link
 from common.messages import (
     Message,
@@ -16,6 +16,7 @@ from common.messages import (
     Snapshot,
     StorekeeperHello,
     Watch,
+    Watched,
     Welcome,
     decode,
     encode,
@@ -32,6 +33,10 @@ def add(base: Path, number: int) -> str:
     for name in ("model.xml", "model.bin"):
         (directory / name).touch()
     return str(directory)
+
+
+def watch(paths: dict[str, str]) -> Watch:
+    return Watch(tuple(Watched(model, path, VersionPolicy()) for model, path in paths.items()))
 
 
 class Broker:
@@ -71,7 +76,7 @@ class Broker:
     def welcome(self, paths: dict[str, str]) -> None:
         self.until(StorekeeperHello)
         self.link = Link(1)
-        self.say(Welcome(this_process()), Watch(paths))
+        self.say(Welcome(this_process()), watch(paths))
 
     def close(self) -> None:
         self.storekeeper.close()
@@ -113,13 +118,13 @@ def test_every_model_is_told_at_once_and_then_only_changes(broker: Broker, base:
     path = add(base / "a", 1)
     broker.welcome({"a": str(base / "a"), "b": str(base / "b")})
     first, second = broker.until(Snapshot, 2)
-    assert first == Snapshot("a", {1: path})
+    assert first == Snapshot("a", {1: path}, base_path=str(Path(path).parent))
     assert isinstance(second, Snapshot)
     assert (second.model, second.versions) == ("b", {})
     assert "does not exist" in second.warnings[0]
     assert broker.go_on() == []
     added = add(base / "b", 7)
-    assert broker.until(Snapshot) == [Snapshot("b", {7: added})]
+    assert broker.until(Snapshot) == [Snapshot("b", {7: added}, base_path=str(Path(added).parent))]
 
 
 def test_a_base_path_that_vanishes_holds_nothing(broker: Broker, base: Path) -> None:
@@ -135,16 +140,16 @@ def test_a_base_path_that_vanishes_holds_nothing(broker: Broker, base: Path) -> 
 def test_on_a_new_link_everything_is_told_again(broker: Broker, base: Path) -> None:
     path = add(base, 1)
     broker.welcome({"m": str(base)})
-    assert broker.until(Snapshot) == [Snapshot("m", {1: path})]
+    assert broker.until(Snapshot) == [Snapshot("m", {1: path}, base_path=str(Path(path).parent))]
     broker.say(RestartLink())
     broker.welcome({"m": str(base)})
-    assert broker.until(Snapshot) == [Snapshot("m", {1: path})]
+    assert broker.until(Snapshot) == [Snapshot("m", {1: path}, base_path=str(Path(path).parent))]
 
 
 def test_other_paths_replace_the_first_ones(broker: Broker, base: Path) -> None:
     broker.welcome({"a": str(base / "a")})
     broker.until(Snapshot)
-    broker.say(Watch({"b": str(base / "b")}))
+    broker.say(watch({"b": str(base / "b")}))
     (snapshot,) = broker.until(Snapshot)
     assert isinstance(snapshot, Snapshot)
     assert snapshot.model == "b"

@@ -7,12 +7,23 @@ import msgspec
 import pytest
 
 from common import config
-from common.config import ModelConfig, ServerConfig, VersionPolicy
+from common.config import BatchingParameters, DeviceConfig, ModelConfig, ServerConfig, VersionPolicy
 
 FULL = ServerConfig(
     models=(
         ModelConfig(
-            "resnet", "/models/resnet", 4, "MULTI:CPU,GPU", {"NUM_STREAMS": "2"}, VersionPolicy("all")
+            "resnet",
+            "/models/resnet",
+            batch_size=8,
+            shape={"data": (1, 3, 224, 224)},
+            max_shapes=3,
+            nireq=4,
+            target_device="MULTI:CPU,GPU",
+            plugin_config={"NUM_STREAMS": "2"},
+            version_policy=VersionPolicy("all"),
+            labels={"stable": 3},
+            workers=2,
+            batching_parameters=BatchingParameters(16, 500, (8, 16)),
         ),
         ModelConfig("ünïcode", "/models/ü", version_policy=VersionPolicy("specific", 1, (1, (1 << 63) - 1))),
         ModelConfig("plain", "/models/plain"),
@@ -33,6 +44,11 @@ FULL = ServerConfig(
     load_timeout_s=11.5,
     poll_wait_s=-1.0,
     cpu_extension="/lib/custom.so",
+    config_path="/etc/models.json",
+    devices={"MYRIAD": DeviceConfig(python="/opt/old/bin/python"), "HDDL": DeviceConfig(emulate_on="CPU")},
+    model_cache_dir="/var/cache/models",
+    model_cache_bytes=7,
+    cache_dir="/var/cache/compiled",
     log_level="DEBUG",
     log_path="/var/log/server.log",
     console="/dev/stdout",

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import messages
+from common.config import DeviceConfig, ModelConfig, VersionPolicy
 from common.errors import Code, WireError
 from common.messages import (
     PROTOCOL_VERSION,
@@ -18,10 +19,12 @@ from common.messages import (
     Cancel,
     Catalogue,
     Completed,
+    ConfigRead,
     Done,
     Envelope,
     Execute,
     FrontendHello,
+    Keep,
     Leaving,
     Listening,
     Load,
@@ -33,6 +36,9 @@ from common.messages import (
     OutputRef,
     OutputResult,
     ProcessId,
+    ReadConfig,
+    Reconfigure,
+    Reconfigured,
     Refused,
     Released,
     RequestKey,
@@ -52,6 +58,7 @@ from common.messages import (
     VersionId,
     VersionStatus,
     Watch,
+    Watched,
     Welcome,
     WorkerHello,
     decode,
@@ -59,7 +66,7 @@ from common.messages import (
 )
 from common.tensors import Signature, TensorSpec
 
-MODEL = VersionId("resnet", (1 << 63) - 1)
+MODEL = VersionId("resnet", (1 << 63) - 1, 3)
 KEY = RequestKey("grpc-0.1.abc", 1 << 40)
 PROCESS = ProcessId(4_194_304, 1 << 50)
 ERROR = WireError(Code.INTERNAL, "a reason with ünïcode")
@@ -67,13 +74,18 @@ SIGNATURE = Signature(
     (TensorSpec("data", "float32", (1, -1, 224)), TensorSpec("any", "bfloat16", (), True)),
     (TensorSpec("prob", "float16", ()),),
 )
-LOADED = LoadedVersion(MODEL, 4, SIGNATURE)
+LOADED = LoadedVersion(MODEL, 4, SIGNATURE, ("MYRIAD is absent",))
+CONFIG = ModelConfig("resnet", "s3://models/resnet", shape={"": (1, 3, 224, 224)}, labels={"stable": 2})
+AUTO_CONFIG = ModelConfig("other", "/models/other", batch_size="auto", shape="auto")
+DEVICES = {"MYRIAD": DeviceConfig(emulate_on="CPU")}
 INPUTS = (TensorRef(0, (1, 3, 224, 224)), TensorRef(1 << 40, ()))
 OUTPUTS = (OutputRef(64, 4000), OutputRef(128, 0))
 RESULTS = (OutputResult((1, 1000)), OutputResult((0, 7), 3))
 SUBMIT = Submit(1, MODEL, 1 << 34, 0, INPUTS, OUTPUTS, 1 << 60)
 STATUS = ModelStatus(
-    "resnet", (VersionStatus(1, 20, ERROR), VersionStatus(2, 30, None, SIGNATURE, servable=True))
+    "resnet",
+    (VersionStatus(1, 20, ERROR), VersionStatus(2, 30, None, SIGNATURE, servable=True, revision=2)),
+    {"stable": 2},
 )
 
 EXAMPLES: list[Message] = [
@@ -89,9 +101,12 @@ EXAMPLES: list[Message] = [
     Catalogue(5, True, (STATUS,)),
     Completed(9, RESULTS, None, Timing(10, 20)),
     Completed(9, (), ERROR),
+    Reconfigure(4, (CONFIG, AUTO_CONFIG)),
+    Reconfigured(4, True, None, ("model resnet version 1: corrupt",)),
+    Reconfigured(5, error=ERROR),
     Released(9),
     Stale(9, 1 << 33),
-    Load(MODEL, "/models/resnet/1", 4, {"NUM_STREAMS": "2"}, trial=True),
+    Load(MODEL, "/models/resnet/1", CONFIG, trial=True),
     Unload(MODEL),
     Execute(KEY, MODEL, 3, INPUTS, OUTPUTS, 5),
     ArenaGone("f"),
@@ -102,8 +117,12 @@ EXAMPLES: list[Message] = [
     Done(KEY, RESULTS, None, 77),
     Done(KEY, (), ERROR),
     StorekeeperHello(PROCESS),
-    Watch({"resnet": "/models/resnet"}),
-    Snapshot("resnet", {1: "/a", 2: "/b"}, "cannot be listed", ("a warning",)),
+    Watch((Watched("resnet", "/models/resnet", VersionPolicy()),)),
+    Snapshot("resnet", {1: "/a", 2: "/b"}, "cannot be listed", ("a warning",), "/models", {3: "no such key"}),
+    Keep(("/cache/a/1",)),
+    ReadConfig(4),
+    ConfigRead((CONFIG, AUTO_CONFIG), DEVICES, "", 4),
+    ConfigRead(error="not JSON"),
     StatusQuery(),
     StatusReply("{}"),
     ScaleQuery("MULTI:CPU,GPU", 4),
