@@ -125,7 +125,7 @@ class Requests:
 
     def done(self, slot: str, done: Done, frames: tuple[bytes, ...], now: int) -> None:
         """A worker's answer."""
-        request = self._scheduler.done(slot, done.key, now)
+        request = self._scheduler.done(slot, done.key, now, done.inferring)
         if request is None:
             self._peers.unknown_done += 1
         elif request.abandoned:

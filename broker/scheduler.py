@@ -6,8 +6,9 @@
                 │                     └── was running ─▶ SUSPECT ──dispatch, alone──▶ IN_HAND ──dies again──▶ convicted
               HELD (resubmitted after a broker's death, until every worker of its pool has said what it is running)
 
-A worker has `nireq + 1` credits a version: `nireq` requests run, one waits ready. Versions take turns. Each event costs
-the same whatever the number of queued requests.
+A worker has `nireq + 1` credits a version: `nireq` requests run, one waits ready. Of a version that answers within a
+fraction of a millisecond more may wait ready, as many as READY_NS take, so that they travel as one message and their
+answers too. Versions take turns. Each event costs the same whatever the number of queued requests.
 """
 
 from collections import OrderedDict, deque
@@ -17,6 +18,14 @@ from enum import Enum
 
 from common.messages import RequestKey, Submit, VersionId
 
+READY_NS = 1_000_000
+"""What waits ready in a worker takes no longer than this, beyond the one request that may always wait there."""
+
+MAX_READY = 15
+
+_WEIGHT = 8
+"""The latest inference counts as one part in so many of the average."""
+
 
 class Phase(Enum):
     """Where a request is."""
@@ -25,6 +34,15 @@ class Phase(Enum):
     QUEUED = "queued"
     SUSPECT = "suspect"
     IN_HAND = "in hand"
+
+
+class Fate(Enum):
+    """Of a request whose worker has died."""
+
+    DROPPED = "dropped"
+    CONVICTED = "convicted"
+    SUSPECT = "suspect"
+    INNOCENT = "innocent"
 
 
 @dataclass(slots=True, eq=False)
@@ -54,11 +72,36 @@ class Lane:
 
     nireq: int
     in_hand: "OrderedDict[RequestKey, Request]" = field(default_factory=OrderedDict)
+    ready: int = 1
+    """How many may wait ready."""
+    average_ns: int = READY_NS
+    """Of an inference, lately."""
 
     @property
     def credits(self) -> int:
         """How many more requests may be handed over."""
-        return self.nireq + 1 - len(self.in_hand)
+        return self.nireq + self.ready - len(self.in_hand)
+
+    def inferred(self, took_ns: int) -> None:
+        """An inference took this long."""
+        self.average_ns += (took_ns - self.average_ns) // _WEIGHT
+        self.ready = max(1, min(MAX_READY, READY_NS // max(1, self.average_ns)))
+
+    def fate(self, request: Request, *, blamed: bool, was_loading: bool) -> Fate:
+        """What the worker's death means for a request that it had in hand here. See Scheduler.worker_lost.
+
+        `blamed`: some request had exceeded the inference timeout. With several ready nobody knows which one was
+        running, as some may have been finished, their answers kept: then each is to be tried alone.
+        """
+        if request.abandoned or request.submit is None:
+            return Fate.DROPPED
+        if self.ready > 1 and len(self.in_hand) > 1:
+            mine = any(one.timed_out for one in self.in_hand.values())
+            return Fate.SUSPECT if mine or not blamed else Fate.INNOCENT
+        was_running = request in self.running()
+        if request.timed_out or (was_running and request.suspect and not was_loading):
+            return Fate.CONVICTED
+        return Fate.SUSPECT if was_running and not blamed else Fate.INNOCENT
 
     def running(self) -> Iterator[Request]:
         """Those that occupy a slot."""
@@ -138,11 +181,16 @@ class Scheduler:
             self._unqueue(request)
         self._hand_over(request, self.workers[slot], now)
 
-    def done(self, slot: str, key: RequestKey, now: int) -> Request | None:
-        """A worker has finished a request; None when it is not one that it had in hand."""
+    def done(self, slot: str, key: RequestKey, now: int, inferring: int = 0) -> Request | None:
+        """A worker has finished a request; None when it is not one that it had in hand.
+
+        `inferring`: nanoseconds that the inference took, 0 where there was none.
+        """
         request = self.requests.get(key)
         if request is None or request.phase is not Phase.IN_HAND or request.worker != slot:
             return None
+        if inferring:
+            self._note(request, inferring)
         self._take_back(request, now)
         self._forget(request)
         return request
@@ -192,30 +240,22 @@ class Scheduler:
             return Verdict()
         if worker.alone is not None and worker.alone.phase is not Phase.IN_HAND:
             self._release_reservation(worker)
-        convicted: list[Request] = []
-        dropped: list[Request] = []
-        innocent: list[Request] = []
-        blamed = any(request.timed_out for lane in worker.lanes.values() for request in lane.in_hand.values())
-        for lane in worker.lanes.values():
-            running = {request.key for request in lane.running()}
-            for request in lane.in_hand.values():
-                was_running = request.key in running
-                if request.abandoned or request.submit is None:
-                    self._forget(request)
-                    dropped.append(request)
-                elif request.timed_out or (was_running and request.suspect and not was_loading):
-                    self._forget(request)
-                    convicted.append(request)
-                elif was_running and not blamed:
-                    self._suspect(request)
-                else:
-                    innocent.append(request)
+        in_hand = [(lane, request) for lane in worker.lanes.values() for request in lane.in_hand.values()]
+        blamed = any(request.timed_out for _, request in in_hand)
+        fates: dict[Fate, list[Request]] = {fate: [] for fate in Fate}
+        for lane, request in in_hand:
+            fates[lane.fate(request, blamed=blamed, was_loading=was_loading)].append(request)
+        for request in fates[Fate.DROPPED] + fates[Fate.CONVICTED]:
+            self._forget(request)
+        for request in fates[Fate.SUSPECT]:
+            self._suspect(request)
         # Back to the head of their queues, oldest first, so that a death does not cost them their turn.
         # (Those of one round of the broker's loop came at one time: the sort keeps their order.)
+        innocent = fates[Fate.INNOCENT]
         innocent.sort(key=lambda one: one.queued_at)
         for request in reversed(innocent):
             self._enqueue(request, first=True)
-        return Verdict(tuple(convicted), tuple(dropped))
+        return Verdict(tuple(fates[Fate.CONVICTED]), tuple(fates[Fate.DROPPED]))
 
     def not_in_hand(self, request: Request) -> bool:
         """A worker that was thought to have it does not (its Hello does not list it).
@@ -360,6 +400,7 @@ class Scheduler:
     def _suspect(self, request: Request) -> None:
         request.phase = Phase.SUSPECT
         request.suspect = True
+        request.timed_out = False
         request.worker = ""
         request.running_since = 0
         self._suspects.append(request)
@@ -374,6 +415,11 @@ class Scheduler:
         if len(lane.in_hand) <= lane.nireq:
             request.running_since = now
         worker.in_hand += 1
+
+    def _note(self, request: Request, inferring: int) -> None:
+        lane = self.workers[request.worker].lanes.get(request.version)
+        if lane is not None:
+            lane.inferred(inferring)
 
     def _detach(self, request: Request, worker: Worker) -> Lane | None:
         lane = worker.lanes.get(request.version)

@@ -19,9 +19,9 @@ from typing import Any
 
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
-ACCEPTING = 4
+ACCEPTING = 8
 """Calls of a method that are requested at once. With one, a call that comes waits a turn of the loop for the one before
-it, and each wakes the loop on its own; with four, calls that come together are handed over together."""
+it, and each wakes the loop on its own; with several, calls that come together are handed over together."""
 
 _NO_METHOD = ""
 """No path is empty, so that grpcio's look-up finds nothing and refuses the call."""

@@ -99,6 +99,74 @@ def test_more_nireq_means_more_credits_at_once() -> None:
     assert len(dispatched(s)) == 2
 
 
+def quick(*slots: str, inferring: int) -> Scheduler:
+    """Whose workers have answered many requests, each of which took this many nanoseconds."""
+    s = scheduler(*slots)
+    for number in range(1000, 1100):
+        for slot in slots:
+            (one,) = submit(s, number + 100 * slots.index(slot))
+            dispatched(s)
+            assert s.done(one.worker, one.key, 1, inferring) is one
+    return s
+
+
+@pytest.mark.parametrize(("inferring", "ready"), [(5_000_000, 1), (600_000, 1), (300_000, 3), (10_000, 15)])
+def test_of_quick_requests_as_many_wait_ready_as_a_millisecond_takes(inferring: int, ready: int) -> None:
+    s = quick("w", inferring=inferring)
+    submit(s, *range(40))
+    assert len(dispatched(s)) == 1 + ready
+
+
+def test_a_version_that_becomes_slow_has_few_ready_again() -> None:
+    s = quick("w", inferring=10_000)
+    for number in range(50):
+        (one,) = submit(s, number)
+        dispatched(s)
+        assert s.done("w", one.key, 1, 20_000_000) is one
+    submit(s, *range(50, 90))
+    assert len(dispatched(s)) == 2
+
+
+def test_refusals_of_a_worker_say_nothing_about_its_speed() -> None:
+    s = scheduler("w")
+    for number in range(100):
+        (one,) = submit(s, number)
+        dispatched(s)
+        finish(s, one)
+    submit(s, *range(100, 140))
+    assert len(dispatched(s)) == 2
+
+
+def test_all_quick_requests_in_hand_are_suspects() -> None:
+    s = quick("w", inferring=10_000)
+    submit(s, *range(6))
+    dispatched(s)
+    assert s.worker_lost("w").convicted == ()
+    s.worker_joined("w")
+    s.version_loaded("w", A, 1)
+    for number in range(3):
+        assert dispatched(s) == [number], "each alone"
+        finish(s, s.in_hand_of("w")[0])
+    assert dispatched(s) == [3]
+    assert ids(s.worker_lost("w").convicted) == [3]
+
+
+def test_nobody_is_blamed_for_a_timeout_that_another_may_have_caused() -> None:
+    s = quick("w", "v", inferring=10_000)
+    s.drain("v")
+    submit(s, *range(3))
+    dispatched(s)
+    assert ids(s.overdue(10_000, LIMIT)) == [0]
+    assert s.worker_lost("w").convicted == ()
+    s.worker_joined("w")
+    s.version_loaded("w", A, 1)
+    assert dispatched(s, 20_000) == [0]
+    finish(s, s.in_hand_of("w")[0], 20_000)
+    assert dispatched(s, 20_000) == [1]
+    assert ids(s.overdue(30_000, LIMIT)) == [1]
+    assert ids(s.worker_lost("w").convicted) == [1], "the one that took so long alone"
+
+
 def test_the_clock_starts_when_a_request_reaches_a_slot() -> None:
     s = scheduler("w")
     running, waiting = submit(s, 1, 2)
