@@ -51,6 +51,8 @@ class Case:
     bars: tuple[Bar, ...] = ()
     grpc_clients: tuple[int, ...] = CLIENTS
     rest_clients: tuple[int, ...] = CLIENTS
+    relay: bool = False
+    """Whether a bare relay of a small message is measured too."""
     echo_answer_bytes: int = 0
     """What the echo answers; 0: the message itself. A model's answer where it is far smaller than its request."""
 
@@ -61,7 +63,7 @@ _CLASSES_BYTES = 4100
 """1000 float32 and their envelope."""
 
 CASES = (
-    Case("tiny", bars=(Bar("÷ echo", 16, 0.60), Bar("p50 ms", 1, 0.55))),
+    Case("tiny", bars=(Bar("÷ echo", 16, 0.60), Bar("p50 ms", 1, 0.55)), relay=True),
     Case("squeezenet", _CONVOLUTIONS, (Bar("÷ engine", 16, 0.53),), echo_answer_bytes=_CLASSES_BYTES),
     Case("resnet50", _CONVOLUTIONS, (Bar("÷ engine", 16, 0.87),), echo_answer_bytes=_CLASSES_BYTES),
     # 64 clients would hold 1 GiB in flight over gRPC, and four times the text and numbers of it over REST.

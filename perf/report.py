@@ -46,6 +46,8 @@ class Verdict:
     measured: float | None
     errors: int
     setup: str
+    limit: float | None = None
+    """Of a latency: what echo and relay take together, of the same machine in the same rounds."""
 
     @property
     def reached(self) -> bool:
@@ -56,6 +58,7 @@ class Verdict:
 
 
 Key = tuple[str, What, int]
+_LATENCY_LIMITS: tuple[What, ...] = ("echo", "relay")
 
 
 def aggregate(records: Sequence[Record]) -> list[Row]:
@@ -100,15 +103,19 @@ def _ratio(upper: dict[int, Record], lower: dict[int, Record]) -> float | None:
 
 def judge(cases: Sequence[Case], rows: Sequence[Row]) -> list[Verdict]:
     """Each bar of the cases, beside the gRPC server's figure."""
-    found = {(row.model, row.clients): row for row in rows if row.what == "grpc"}
-    return [_verdict(case, bar, found.get((case.model, bar.clients))) for case in cases for bar in case.bars]
+    found = {(row.model, row.what, row.clients): row for row in rows}
+    return [_verdict(case, bar, found) for case in cases for bar in case.bars]
 
 
-def _verdict(case: Case, bar: Bar, row: Row | None) -> Verdict:
+def _verdict(case: Case, bar: Bar, found: dict[Key, Row]) -> Verdict:
+    row = found.get((case.model, "grpc", bar.clients))
     if row is None:
         return Verdict(case.model, bar.kind, bar.clients, bar.bound, None, 0, "")
     measured = {"÷ echo": row.to_echo, "÷ engine": row.to_engine, "p50 ms": row.p50_ms}[bar.kind]
-    return Verdict(case.model, bar.kind, bar.clients, bar.bound, measured, row.errors, row.setup)
+    limits = [found.get((case.model, what, bar.clients)) for what in _LATENCY_LIMITS]
+    known = [each.p50_ms for each in limits if each is not None and each.p50_ms is not None]
+    limit = sum(known) if bar.kind == "p50 ms" and len(known) == len(_LATENCY_LIMITS) else None
+    return Verdict(case.model, bar.kind, bar.clients, bar.bound, measured, row.errors, row.setup, limit)
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -179,4 +186,5 @@ def _bar(verdict: Verdict) -> str:
         return f"{what}: not measured"
     word = "reached" if verdict.reached else "not reached"
     wrong = f", {verdict.errors} errors" if verdict.errors else ""
-    return f"{what}: {verdict.measured:.2f}{wrong} ({verdict.setup}): {word}"
+    limit = "" if verdict.limit is None else f"; echo and relay together {verdict.limit:.2f}"
+    return f"{what}: {verdict.measured:.2f}{wrong} ({verdict.setup}{limit}): {word}"

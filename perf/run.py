@@ -1,7 +1,7 @@
 """The order of work: each model's limits and server take turns, round by round, within the same minutes.
 
     a case:  start echo, start server, check its answers
-             round 1:  echo ×clients · benchmark_app ×hints · gRPC ×clients · REST ×clients
+             round 1:  echo ×clients · relay · benchmark_app ×hints · gRPC ×clients · REST ×clients
              round 2:  …
              check its answers again, stop both
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from perf import engine, procs
+from perf import engine, procs, relay
 from perf.calls import Sample, WrongAnswerError, check_grpc, check_rest, grpc_target, load_sample, rest_target
 from perf.load import GeneratorName, Measured, measure, pilot, requests_for
 from perf.plan import Case, Settings
@@ -25,7 +25,7 @@ TRIES = 3
 LOAD = "load"
 """Among kinds of process: the load generator."""
 
-What = Literal["echo", "engine throughput", "engine latency", "grpc", "rest"]
+What = Literal["echo", "relay", "engine throughput", "engine latency", "grpc", "rest"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Bench:
     def steps(self, case: Case) -> int:
         """How many measurements a case takes."""
         echo = grpc = len(self.selected(case.grpc_clients))
-        return self.settings.rounds * (echo + 2 + grpc + len(self.selected(case.rest_clients)))
+        return self.settings.rounds * (echo + case.relay + 2 + grpc + len(self.selected(case.rest_clients)))
 
 
 def run_case(bench: Bench, case: Case) -> None:
@@ -116,6 +116,8 @@ def _run_round(
     setup = case.setup.text(bench.cores)
     for clients in bench.selected(case.grpc_clients):
         _run_load(bench, case, "echo", bare, clients, number, echo.pid, "1 process")
+    if case.relay:
+        _run_relay(bench, case, number)
     for hint in ("throughput", "latency"):
         _run_engine(bench, case, hint, number)
     for clients in bench.selected(case.grpc_clients):
@@ -159,6 +161,16 @@ def _measure_long_enough(
         if requests >= rate * seconds / 2:
             break
     return measured, procs.cpu_spent(before, after), after
+
+
+def _run_relay(bench: Bench, case: Case, number: int) -> None:
+    bench.tick(f"{case.model} relay")
+    try:
+        figures = relay.run(bench.settings.seconds)
+    except relay.RelayFailedError as error:
+        bench.results.problems.append(f"{case.model} relay: {error}")
+        return
+    bench.results.records.append(Record(case.model, "relay", 1, number, "3 processes", figures))
 
 
 def _run_engine(bench: Bench, case: Case, hint: engine.Hint, number: int) -> None:

@@ -27,6 +27,7 @@ ROUNDS = [
     *(record("grpc", 16, number, rate) for number, rate in enumerate((5000, 2500, 5600))),
     *(record("rest", 16, number, rate) for number, rate in enumerate((4000, 2000, 4000))),
 ]
+_ALONE: tuple[tuple[What, float], ...] = (("echo", 4000), ("relay", 5000), ("grpc", 1000))
 CASE = Case("tiny", bars=(Bar("÷ echo", 16, 0.60), Bar("÷ engine", 16, 0.30), Bar("p50 ms", 16, 4.0)))
 
 
@@ -57,6 +58,16 @@ def test_bars_say_reached_or_not() -> None:
     assert lines[0] == f"tiny gRPC, 16 clients, ÷ echo ≥ 0.60: 0.62 ({SETUP}): reached"
     assert lines[1].endswith("not reached")
     assert "≤ 4.00: 3.20" in lines[2]
+
+
+def test_a_latency_stands_beside_what_echo_and_relay_take() -> None:
+    alone = [record(what, 1, 0, rate) for what, rate in _ALONE]
+    case = Case("tiny", bars=(Bar("p50 ms", 1, 0.5), Bar("÷ echo", 1, 0.5)))
+    verdicts = judge([case], aggregate(alone))
+    assert verdicts[0].limit == pytest.approx(0.45)
+    assert verdicts[1].limit is None
+    assert f"1.00 ({SETUP}; echo and relay together 0.45): not reached" in bars(verdicts)
+    assert judge([case], aggregate(alone[::2]))[0].limit is None
 
 
 def test_errors_fail_a_bar_and_missing_figures_are_said() -> None:
