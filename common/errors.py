@@ -79,6 +79,12 @@ class DeadlineExceededError(ServingError):
     code = Code.DEADLINE_EXCEEDED
 
 
+class FailedPreconditionError(ServingError):
+    """The server is not in the state that the call needs; asking again does not help."""
+
+    code = Code.FAILED_PRECONDITION
+
+
 class UnimplementedError(ServingError):
     """The API has this call, this server does not."""
 
@@ -99,6 +105,7 @@ _BY_CODE: dict[Code, type[ServingError]] = {
         UnavailableError,
         ResourceExhaustedError,
         DeadlineExceededError,
+        FailedPreconditionError,
         UnimplementedError,
         InternalError,
     )

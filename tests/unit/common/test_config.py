@@ -49,6 +49,7 @@ FULL = ServerConfig(
     model_cache_dir="/var/cache/models",
     model_cache_bytes=7,
     cache_dir="/var/cache/compiled",
+    rest_cors_origins=("https://example.org",),
     log_level="DEBUG",
     log_path="/var/log/server.log",
     console="/dev/stdout",

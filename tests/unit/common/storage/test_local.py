@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.storage.local import MAX_VERSION, StorageError, list_versions
+from common.storage.interface import Listing, StorageError
+from common.storage.layout import MAX_VERSION
+from common.storage.local import list_versions, nearest_directory, stamp
 
 NOBODY = 65534
 
@@ -20,8 +22,12 @@ def add(base: Path, name: str, *files: str) -> Path:
     return directory
 
 
+def located(listing: Listing) -> dict[int, str]:
+    return {number: version.location for number, version in listing.versions.items()}
+
+
 def versions(base: Path) -> dict[int, str]:
-    return list_versions(str(base)).versions
+    return located(list_versions(str(base)))
 
 
 def warnings(base: Path) -> tuple[str, ...]:
@@ -32,7 +38,7 @@ def test_directories_of_digits_are_versions(tmp_path: Path) -> None:
     for name in ("1", "2", "10", str(MAX_VERSION)):
         add(tmp_path, name)
     listing = list_versions(str(tmp_path))
-    assert listing.versions == {number: str(tmp_path / str(number)) for number in (1, 2, 10, MAX_VERSION)}
+    assert located(listing) == {number: str(tmp_path / str(number)) for number in (1, 2, 10, MAX_VERSION)}
     assert listing.warnings == ()
 
 
@@ -142,7 +148,7 @@ def test_two_names_of_one_number(tmp_path: Path) -> None:
     first = add(tmp_path, "01")
     second = add(tmp_path, "1")
     listing = list_versions(str(tmp_path))
-    assert listing.versions == {1: str(first)}
+    assert located(listing) == {1: str(first)}
     assert listing.warnings == (f"{second} has the same number as {first}, which is served",)
 
 
@@ -231,3 +237,58 @@ def test_a_version_without_permission_is_skipped_with_a_warning(users_path: Path
         closed.chmod(0o700)
     assert set(listing.versions) == {1}
     assert "Permission denied" in listing.warnings[0]
+
+
+def test_weights_of_a_saved_model_are_looked_for_one_level_below(tmp_path: Path) -> None:
+    directory = add(tmp_path, "1", "saved_model.pb")
+    (directory / "variables").mkdir()
+    (directory / "variables" / "variables.index").touch()
+    assert versions(tmp_path) == {}
+    (directory / "variables" / "variables.data-00000-of-00001").touch()
+    assert versions(tmp_path) == {1: str(directory)}
+
+
+def test_files_say_when_they_changed(tmp_path: Path) -> None:
+    directory = add(tmp_path, "1")
+    (directory / "model.bin").write_bytes(b"12345")
+    before = list_versions(str(tmp_path)).versions[1]
+    assert [(file.name, file.size) for file in before.files] == [("model.bin", 5), ("model.xml", 0)]
+    assert before.files[0].changed_ns == (directory / "model.bin").stat().st_ctime_ns
+    os.utime(directory / "model.bin", ns=(1, 1))
+    after = list_versions(str(tmp_path)).versions[1]
+    assert after.fingerprint != before.fingerprint
+
+
+def test_directories_that_are_no_versions_are_named(tmp_path: Path) -> None:
+    add(tmp_path, "1")
+    (tmp_path / "2").mkdir()
+    assert list_versions(str(tmp_path)).refused == (str(tmp_path / "2"),)
+
+
+def test_a_stamp_changes_with_what_a_listing_depends_on(tmp_path: Path) -> None:
+    directory = add(tmp_path, "1", "saved_model.pb")
+    variables = directory / "variables"
+    variables.mkdir()
+    for name in ("variables.index", "variables.data-00000-of-00001"):
+        (variables / name).touch()
+    listing = list_versions(str(tmp_path))
+    for place in (tmp_path, directory, variables):
+        before = stamp(str(tmp_path), listing)
+        assert stamp(str(tmp_path), listing) == before
+        # Times of the file system advance in steps: until it shows, the change is made again.
+        new = place / "new"
+        for _ in range(10_000):
+            new.touch()
+            new.unlink()
+            if stamp(str(tmp_path), listing) != before:
+                break
+        else:
+            raise AssertionError(f"a change of {place} does not show")
+    variables.rename(directory / "elsewhere")
+    assert (str(variables), -1, -1) in stamp(str(tmp_path), listing)
+
+
+def test_the_nearest_directory_is_where_a_missing_path_will_appear(tmp_path: Path) -> None:
+    assert nearest_directory(str(tmp_path)) == str(tmp_path)
+    assert nearest_directory(str(tmp_path / "a" / "b" / "c")) == str(tmp_path)
+    assert nearest_directory("/nowhere/at/all") == "/"
