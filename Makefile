@@ -26,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test test-deep lint format lock perf image image-check clean
+.PHONY: help install dev run test test-deep lint format schema lock perf image image-check clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -44,8 +44,9 @@ run: install ## serve the demo model, gRPC on GRPC_PORT (9000), REST on REST_POR
 test: lint ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-deep: dev ## the simulated failures again, with many times as many courses of events
+test-deep: dev ## the slow suites: many more simulated failures, a minute of changing versions
 	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/unit/broker/test_simulated_failures.py $(ARGS)
+	@$(BIN)/python -m pytest --flip-seconds=60 tests/integration/test_repositories.py -k flip $(ARGS)
 
 lint: dev ## lint, format check, types, import rules
 	$(BIN)/ruff check .
@@ -56,6 +57,9 @@ lint: dev ## lint, format check, types, import rules
 format: dev ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+schema: install ## write configs/schema.json, the JSON Schema of the configuration file, anew
+	@$(BIN)/python -m ie_serving.config_schema configs/schema.json
 
 lock: ## compile requirements/*.lock anew (wants uv; ARGS=--upgrade takes newer versions)
 	@command -v uv >/dev/null || { echo "make lock wants uv: python3 -m pip install uv" >&2; exit 1; }

@@ -5,6 +5,7 @@ processes read that file and nothing else. This module is the only reader of the
 """
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +56,24 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For development: the device that stands in for it."""
 
 
+class ClassificationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How Classify reads a model's outputs."""
+
+    output: str = ""
+    """The output of scores; empty: the only one."""
+    labels: str = ""
+    """File in the version's directory, one name of a class a line; empty: labels.txt where there is one."""
+    top_k: int = 0
+    """How many classes are given, highest score first; 0: all, in the model's order."""
+
+
+class RegressionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How Regress reads a model's outputs."""
+
+    output: str = ""
+    """The output of values; empty: the only one."""
+
+
 AUTO: Literal["auto"] = "auto"
 """Of `batch_size` and `shape`: each request brings its own."""
 
@@ -82,6 +101,10 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Names that clients may use for versions."""
     workers: int | None = None
     """Workers of the device; None: the server's `workers`. The greatest of the models of one device counts."""
+    layout: dict[str, str] = {}
+    """Layouts by input name, `""` for the only input, as `NHWC`; where it is not named, the model's own."""
+    classification: ClassificationConfig = ClassificationConfig()
+    regression: RegressionConfig = RegressionConfig()
     batching_parameters: BatchingParameters | None = None
     """None: each request is inferred by itself."""
 
@@ -128,6 +151,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where models from stores are kept; empty: in the run directory."""
     model_cache_bytes: int = DEFAULT_MODEL_CACHE_MB * MEGABYTE
     """Most that the model cache may take."""
+    rest_cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the REST API, `*` for all; empty: none."""
     cache_dir: str = ""
     """OpenVINO's cache of compiled models; empty: none."""
     log_level: str = DEFAULT_LOG_LEVEL
@@ -159,6 +184,32 @@ def read_environment() -> Environment:
         poll_wait_seconds=os.environ.get("FILE_SYSTEM_POLL_WAIT_SECONDS", ""),
         cpu_extension=os.environ.get("CPU_EXTENSION", ""),
         run_dir=os.environ.get("IE_SERVING_RUN_DIR", ""),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StoreEnvironment:
+    """What the environment says about model stores, `""` where unset. Never logged and never written down.
+
+    Beside it the stores' own libraries read what they document, AWS_ACCESS_KEY_ID and its like.
+    """
+
+    s3_endpoint: str = ""
+    """`host:port` or a URL; empty: Amazon's."""
+    aws_region: str = ""
+    google_credentials: str = ""
+    """Path of a file."""
+    azure_connection: str = field(default="", repr=False)
+    """Holds an account's key."""
+
+
+def read_store_environment() -> StoreEnvironment:
+    """The part of this process's environment that is about model stores; the storekeeper alone asks for it."""
+    return StoreEnvironment(
+        s3_endpoint=os.environ.get("S3_ENDPOINT", "").strip(),
+        aws_region=os.environ.get("AWS_REGION", "").strip(),
+        google_credentials=os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", "").strip(),
+        azure_connection=os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "").strip(),
     )
 
 

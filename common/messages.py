@@ -1,7 +1,7 @@
 """Every message between the processes, in one place, with a version.
 
     frontend ──Hello, Submit, Cancel, Acknowledge──▶ broker ──Load, Unload, Execute, ArenaGone──▶ worker
-             ◀──Welcome, Catalogue, Completed, Released, Stale──      ◀──Hello, Loaded, Done──
+             ◀──Welcome, Catalogue, Completed, Released, Stale──      ◀──Hello, Loaded, Done, Deferred──
 
 An envelope is one ZeroMQ frame (msgpack): protocol version, epoch of the broker, sequence number on this link, and the
 messages, as many as were pending when it was sent. Only references travel; the one exception, outputs whose size cannot
@@ -321,6 +321,21 @@ class Done(_Message, frozen=True, tag=64):
     """Nanoseconds."""
 
 
+class Deferred(_Message, frozen=True, tag=65):
+    """These requests, in hand, wait until their shapes are compiled: they occupy no slot, and no clock runs for them.
+
+    Said again after every Hello.
+    """
+
+    keys: tuple[RequestKey, ...]
+
+
+class Resumed(_Message, frozen=True, tag=66):
+    """These deferred requests run, or wait for a slot of their version, from now on."""
+
+    keys: tuple[RequestKey, ...]
+
+
 # ---- storekeeper ↔ broker
 
 
@@ -414,7 +429,7 @@ Message: TypeAlias = (
     | Welcome | RestartLink | Catalogue | Completed | Released | Stale
     | Reconfigure | Reconfigured
     | Load | Unload | Execute | ArenaGone
-    | WorkerHello | Loaded | LoadFailed | Unloaded | Done
+    | WorkerHello | Loaded | LoadFailed | Unloaded | Done | Deferred | Resumed
     | StorekeeperHello | Watch | Snapshot | Keep | ReadConfig | ConfigRead
     | StatusQuery | StatusReply | ScaleQuery | ScaleReply
 )  # fmt: skip

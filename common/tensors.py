@@ -40,6 +40,8 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
     """Elements a dimension; DYNAMIC where the model leaves it open. `()` is a scalar."""
     unranked: bool = False
     """True where even the number of dimensions is open; `shape` is then `()`."""
+    layout: str = ""
+    """A letter a dimension, as `NCHW`: what the model or the configuration says of it; empty: nothing is known."""
 
     @property
     def is_static(self) -> bool:
@@ -65,11 +67,25 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
+class Heads(msgspec.Struct, frozen=True, array_like=True):
+    """How the outputs are read as classes or as a value. Outputs are named as in the signature."""
+
+    classification: str = ""
+    """Output of scores; empty: the only output, where there is only one."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, in the order of the scores; empty: their numbers."""
+    top_k: int = 0
+    """How many of the highest scores are given, highest first; 0: all, in the model's order."""
+    regression: str = ""
+    """Output of values; empty: the only output, where there is only one."""
+
+
 class Signature(msgspec.Struct, frozen=True, array_like=True):
     """What a loaded version takes and gives, in the model's own order."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    heads: Heads = Heads()
 
 
 def byte_size(dtype: str, shape: tuple[int, ...]) -> int:

@@ -1,4 +1,4 @@
-"""The command line: its options, and from them and the environment one validated configuration. Pure.
+"""The command line: its options. Pure.
 
 Every option that the Python OpenVINO Model Server had is here with its name, its meaning and its default; those of our
 own have defaults that leave the others as they were.
@@ -6,32 +6,32 @@ own have defaults that leave the others as they were.
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
+from common import values
 from common.config import (
     DEFAULT_ARENA_MB,
     DEFAULT_GRPC_PORT,
     DEFAULT_LARGE_MB,
     DEFAULT_LOAD_TIMEOUT_S,
-    DEFAULT_LOG_LEVEL,
     DEFAULT_MESSAGE_MB,
-    DEFAULT_POLL_WAIT_S,
+    DEFAULT_MODEL_CACHE_MB,
     DEFAULT_QUEUE,
     DEFAULT_TIMEOUT_S,
-    MEGABYTE,
-    Environment,
     ModelConfig,
-    ServerConfig,
 )
-from ie_serving import __version__, values
+from ie_serving import __version__
+from ie_serving import values as server_values
 from ie_serving.errors import UsageError
 
-MAX_WORKERS = 64
 _MAX_FRONTENDS = 256
 _MAX_MB = 1 << 20
+_MAX_CACHE_MB = 1 << 30
 _MAX_MESSAGE_MB = 2047
 """gRPC counts a message's bytes in 32 bits, signed."""
+
+_MODEL = ModelConfig("", "")
+"""The defaults of a model's options."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,9 +46,9 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {line}")
 
 
-class _HelpFormatter(argparse.HelpFormatter):
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=34, width=110)
+        super().__init__(prog, max_help_position=35, width=110)
 
 
 def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -82,8 +82,9 @@ def make_parser() -> Parser:
     _add_config(
         commands.add_parser(
             "config",
-            help="serve the models of a configuration file (not supported yet)",
-            description="Serve the models of a configuration file. Not supported yet.",
+            help="serve the models of a configuration file",
+            description="Serve the models of a configuration file. Its changes take effect while the server runs.",
+            epilog=_EPILOG,
         )
     )
     _add_status(commands.add_parser("status", help="what a running server serves, and by which processes"))
@@ -91,35 +92,63 @@ def make_parser() -> Parser:
     return parser
 
 
-_EPILOG = (
-    "Environment: LOG_LEVEL (ERROR, INFO or DEBUG; default: INFO); LOG_PATH (file that the log is written to besides "
-    "the console); FILE_SYSTEM_POLL_WAIT_SECONDS (seconds between two looks for new versions, 0 or less: only one at "
-    "the start; default: 1); CPU_EXTENSION (library of custom CPU layers); IE_SERVING_RUN_DIR (see --run_dir)."
+_VARIABLES = (
+    ("LOG_LEVEL", "ERROR, INFO or DEBUG (default: INFO)"),
+    ("LOG_PATH", "file that the log is written to besides the console"),
+    (
+        "FILE_SYSTEM_POLL_WAIT_SECONDS",
+        "between two looks for changes; 0 or less: only one, at start (default: 1)",
+    ),
+    ("CPU_EXTENSION", "library of custom CPU layers"),
+    ("IE_SERVING_RUN_DIR", "see --run_dir"),
+    ("S3_ENDPOINT", "s3:// on another server than Amazon's: host:port or a URL"),
+    ("AWS_ACCESS_KEY_ID", "s3://: credentials; without them, anonymous"),
+    ("AWS_SECRET_ACCESS_KEY", ""),
+    ("AWS_SESSION_TOKEN", ""),
+    ("AWS_REGION", "s3://: region"),
+    ("GOOGLE_APPLICATION_CREDENTIALS", "gs://: file that holds the credentials; without it, anonymous"),
+    ("AZURE_STORAGE_CONNECTION_STRING", "az:// and azfs://: account and credentials"),
 )
+_EPILOG = "environment:\n" + "\n".join(f"  {name:33}{text}".rstrip() for name, text in _VARIABLES)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    option = parser.add_argument
-    option("--model_name", required=True, type=_checked(values.text_value), help="name that clients use")
-    option(
+    _add_identity(parser.add_argument_group("model"))
+    _add_shapes(parser.add_argument_group("batch size and shape"))
+    _add_inference(parser.add_argument_group("inference"))
+    group = parser.add_argument_group("devices")
+    group.add_argument(
+        "--device_python",
+        metavar="DEVICE=PATH",
+        action="append",
+        default=[],
+        type=_checked(server_values.device_python),
+        help="interpreter of this device's workers, with another OpenVINO in it; may be given for several devices "
+        "(default: the server's own)",
+    )
+    group.add_argument(
+        "--emulate",
+        metavar="DEVICE=OTHER",
+        action="append",
+        default=[],
+        type=_checked(server_values.emulation),
+        help="for development: infer on OTHER what DEVICE is to infer; may be given for several devices",
+    )
+    _add_server(parser)
+
+
+def _add_identity(group: Any) -> None:
+    group.add_argument(
+        "--model_name", required=True, type=_checked(values.text_value), help="name that clients use"
+    )
+    group.add_argument(
         "--model_path",
         required=True,
         type=_checked(values.base_path),
-        help="local directory that holds one directory per version; it need not exist yet",
+        help="directory that holds one directory per version, which need not exist yet; or its address in a store: "
+        "s3://bucket/path, gs://bucket/path, az://container/path, azfs://share/path",
     )
-    option(
-        "--batch_size",
-        default=argparse.SUPPRESS,
-        type=_checked(values.batch_size),
-        help="a number or auto (not supported yet)",
-    )
-    option(
-        "--shape",
-        default=argparse.SUPPRESS,
-        type=_checked(values.shape),
-        help='auto, (1,3,224,224), [1,3,224,224] or {"input": "(1,3,224,224)"} (not supported yet)',
-    )
-    option(
+    group.add_argument(
         "--model_version_policy",
         metavar="JSON",
         default='{"latest": {"num_versions": 1}}',
@@ -127,55 +156,70 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help='which versions are served: {"all": {}}, {"latest": {"num_versions": N}} or '
         '{"specific": {"versions": [N, ...]}} (default: {"latest": {"num_versions": 1}})',
     )
-    option(
-        "--nireq",
-        default=1,
-        type=_checked(values.integer(1)),
-        help="requests of a version that each worker infers at once (default: 1)",
+
+
+def _add_shapes(group: Any) -> None:
+    group.add_argument(
+        "--batch_size",
+        metavar="N",
+        type=_checked(values.batch_size),
+        help="first dimension of every input, or auto: each request brings its own; ignored if --shape is given "
+        "(default: the model's own)",
     )
-    option(
+    group.add_argument(
+        "--shape",
+        type=_checked(values.shape),
+        help='(1,3,224,224), [1,3,224,224] or, by input name, {"input": "(1,3,224,224)"}, -1 for any size; or auto: '
+        "each request brings its own (default: the model's own)",
+    )
+    _number(
+        group,
+        "--max_shapes",
+        _MODEL.max_shapes,
+        values.integer(1, values.MAX_SHAPES),
+        "compiled shapes that each worker keeps of a version of which requests bring their own",
+    )
+
+
+def _add_inference(group: Any) -> None:
+    _number(
+        group,
+        "--nireq",
+        _MODEL.nireq,
+        values.integer(1, values.MAX_NIREQ),
+        "requests of a version that each worker infers at once",
+    )
+    group.add_argument(
         "--target_device",
         metavar="DEVICE",
-        default="CPU",
+        default=_MODEL.target_device,
         type=_checked(values.target_device),
         help="CPU, GPU, NPU, MYRIAD, HDDL, one of several as GPU.1, MULTI:A,B, HETERO:A,B, AUTO or AUTO:A,B "
         "(default: CPU)",
     )
-    option(
+    group.add_argument(
         "--plugin_config",
         metavar="JSON",
         default="{}",
         type=_json(values.plugin_config),
         help='OpenVINO properties, e.g. {"NUM_STREAMS": "2"} (default: none)',
     )
-    _add_server(parser)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config_path", required=True, type=_checked(values.text_value), help="file that lists the models"
+    parser.add_argument_group("models").add_argument(
+        "--config_path",
+        metavar="FILE",
+        required=True,
+        type=_checked(values.text_value),
+        help="JSON file that lists the models",
     )
     _add_server(parser)
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
     """What `model` and `config` have in common."""
-    group = parser.add_argument_group("network")
-    _add_port(group, "gRPC port")
-    group.add_argument(
-        "--rest_port",
-        metavar="PORT",
-        default=0,
-        type=_checked(values.optional_port),
-        help="REST port; 0: no REST (default: 0)",
-    )
-    group.add_argument(
-        "--bind_address",
-        metavar="ADDRESS",
-        default="0.0.0.0",  # noqa: S104 - a server is there to be reached
-        type=_checked(values.address),
-        help="IPv4 or IPv6 address to listen on, e.g. 127.0.0.1 or :: (default: 0.0.0.0, all of IPv4)",
-    )
+    _add_network(parser.add_argument_group("network"))
     group = parser.add_argument_group("processes")
     _number(group, "--grpc_workers", 1, values.integer(1, _MAX_FRONTENDS), "gRPC frontend processes")
     _number(group, "--rest_workers", 1, values.integer(1, _MAX_FRONTENDS), "REST frontend processes")
@@ -183,11 +227,60 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         group,
         "--workers",
         1,
-        values.integer(1, MAX_WORKERS),
-        f"inference processes of the device, up to {MAX_WORKERS}; `ie_serving scale` changes it later",
+        values.integer(1, values.MAX_WORKERS),
+        f"inference processes per device, up to {values.MAX_WORKERS}; `ie_serving scale` changes it later",
     )
     _add_run_dir(group, "directory of this instance's sockets and state, for this user alone")
+    _add_caches(parser.add_argument_group("caches"))
     _add_limits(parser.add_argument_group("limits"))
+
+
+def _add_network(group: Any) -> None:
+    _add_port(group, "gRPC port")
+    group.add_argument(
+        "--rest_port",
+        metavar="PORT",
+        default=0,
+        type=_checked(server_values.optional_port),
+        help="REST port; 0: no REST (default: 0)",
+    )
+    group.add_argument(
+        "--bind_address",
+        metavar="ADDRESS",
+        default="0.0.0.0",  # noqa: S104 - a server is there to be reached
+        type=_checked(server_values.address),
+        help="IPv4 or IPv6 address to listen on, e.g. 127.0.0.1 or :: (default: 0.0.0.0, all of IPv4)",
+    )
+    group.add_argument(
+        "--rest_cors_origins",
+        metavar="ORIGINS",
+        default=(),
+        type=_checked(server_values.origins),
+        help="web pages that may call the REST API from a browser, by their origins with commas between them, e.g. "
+        "https://example.org:8443; * for all (default: none)",
+    )
+
+
+def _add_caches(group: Any) -> None:
+    group.add_argument(
+        "--model_cache_dir",
+        metavar="DIR",
+        type=_checked(values.text_value),
+        help="where models from stores are kept (default: in the run directory)",
+    )
+    _number(
+        group,
+        "--model_cache_mb",
+        DEFAULT_MODEL_CACHE_MB,
+        values.integer(1, _MAX_CACHE_MB),
+        "MB that they may take",
+    )
+    group.add_argument(
+        "--cache_dir",
+        metavar="DIR",
+        type=_checked(values.text_value),
+        help="where OpenVINO keeps compiled models, so that they load faster the next time (default: nowhere)",
+    )
 
 
 def _add_limits(group: Any) -> None:
@@ -229,7 +322,7 @@ def _add_limits(group: Any) -> None:
         ),
         ("load", DEFAULT_LOAD_TIMEOUT_S, "seconds after which a worker that still loads a version is killed"),
     ):
-        _number(group, f"--{name}_timeout_seconds", default, values.seconds, text)
+        _number(group, f"--{name}_timeout_seconds", default, server_values.seconds, text)
 
 
 def _number(group: Any, name: str, default: float, parse: Callable[[str], Any], text: str) -> None:
@@ -242,7 +335,7 @@ def _add_port(group: Any, text: str) -> None:
         "--port",
         metavar="PORT",
         default=DEFAULT_GRPC_PORT,
-        type=_checked(values.port),
+        type=_checked(server_values.port),
         help=f"{text} (default: {DEFAULT_GRPC_PORT})",
     )
 
@@ -280,8 +373,8 @@ def _add_scale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "replicas",
         metavar="N",
-        type=_checked(values.integer(1, MAX_WORKERS)),
-        help=f"workers, 1 to {MAX_WORKERS}",
+        type=_checked(values.integer(1, values.MAX_WORKERS)),
+        help=f"workers, 1 to {values.MAX_WORKERS}",
     )
     _add_target(parser)
     parser.add_argument("--no-wait", action="store_true", help="do not wait until that many serve")
@@ -295,67 +388,3 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The options of a command line. Raises UsageError; `--help` and `--version` print and raise SystemExit."""
     return make_parser().parse_args(argv)
-
-
-def resolve(
-    options: argparse.Namespace, environment: Environment, run_dir: Path, working_dir: Path
-) -> ServerConfig:
-    """The configuration that the options of `model` and the environment amount to. Raises UsageError."""
-    if options.port == options.rest_port:
-        raise UsageError(f"ie_serving model: --port and --rest_port must differ, both are {options.port}")
-    for name in ("batch_size", "shape"):
-        if name in options:
-            raise UsageError(f"ie_serving model: --{name} is not supported yet")
-    model = ModelConfig(
-        name=options.model_name,
-        base_path=str(working_dir / options.model_path),
-        nireq=options.nireq,
-        target_device=options.target_device,
-        plugin_config=options.plugin_config,
-        version_policy=options.model_version_policy,
-    )
-    return ServerConfig(
-        models=(model,),
-        run_dir=str(run_dir),
-        grpc_port=options.port,
-        rest_port=options.rest_port,
-        bind_address=options.bind_address,
-        grpc_workers=options.grpc_workers,
-        rest_workers=options.rest_workers,
-        workers=options.workers,
-        arena_bytes=options.arena_mb * MEGABYTE,
-        large_bytes=options.large_requests_mb * MEGABYTE,
-        message_bytes=options.max_message_mb * MEGABYTE,
-        max_queue=options.max_queue,
-        request_timeout_s=options.request_timeout_seconds,
-        inference_timeout_s=options.inference_timeout_seconds,
-        load_timeout_s=options.load_timeout_seconds,
-        poll_wait_s=_variable(
-            "FILE_SYSTEM_POLL_WAIT_SECONDS",
-            environment.poll_wait_seconds,
-            values.poll_wait,
-            DEFAULT_POLL_WAIT_S,
-        ),
-        cpu_extension=_path(working_dir, "CPU_EXTENSION", environment.cpu_extension),
-        log_level=_variable("LOG_LEVEL", environment.log_level, values.log_level, DEFAULT_LOG_LEVEL),
-        log_path=_path(working_dir, "LOG_PATH", environment.log_path),
-    )
-
-
-_Value = TypeVar("_Value")
-
-
-def _variable(name: str, text: str, parse: Callable[[str], _Value], default: _Value) -> _Value:
-    """An environment variable's value; unset and blank mean the default."""
-    if not text.strip():
-        return default
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise UsageError(f"ie_serving model: {name}: {error}") from None
-
-
-def _path(working_dir: Path, name: str, text: str) -> str:
-    """An environment variable that holds a path: absolute, so that no process depends on where it was started."""
-    path = _variable(name, text, values.text_value, "")
-    return str(working_dir / path) if path else ""

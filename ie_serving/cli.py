@@ -6,8 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.config import read_environment
-from ie_serving import arguments, run_directory, scale, server, status
+import msgspec
+
+from common.config import ServerConfig, read_environment
+from common.config_file import ConfigFileError, read_config_file
+from ie_serving import arguments, resolution, run_directory, scale, server, status
 from ie_serving.errors import USAGE, CommandError, UsageError
 
 _INTERRUPTED = 130
@@ -37,12 +40,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.command is None:
         arguments.make_parser().print_help()
         return 0
-    if options.command == "config":
-        raise UsageError("ie_serving config is not supported yet: start one model with `ie_serving model`")
     environment = read_environment()
-    if options.command == "model":
+    if options.command in ("model", "config"):
         run_dir = run_directory.choose(options.run_dir, environment.run_dir, options.port)
-        return server.serve(arguments.resolve(options, environment, run_dir, Path.cwd()))
+        config = resolution.resolve(options, environment, run_dir, Path.cwd())
+        return server.serve(_with_models(config, resolution.warnings(options)))
     if options.command == "status" and options.any:
         run_dir = run_directory.find_any(environment.run_dir)
     else:
@@ -50,6 +52,20 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "status":
         return status.show(run_dir, as_json=options.json, check=options.check)
     return scale.scale(run_dir, options.device, options.replicas, wait=not options.no_wait)
+
+
+def _with_models(config: ServerConfig, warnings: Sequence[str]) -> ServerConfig:
+    """The configuration with what its file says, if it names one; all warnings are said. Raises CommandError."""
+    if config.config_path:
+        try:
+            found = read_config_file(Path(config.config_path), config)
+        except ConfigFileError as error:
+            raise CommandError(str(error)) from None
+        config = msgspec.structs.replace(config, models=found.models, devices=found.devices)
+        warnings = [f"{config.config_path}: {text}" for text in found.warnings]
+    for text in warnings:
+        _complain(f"ie_serving: warning: {text}")
+    return config
 
 
 def _complain(line: str) -> None:

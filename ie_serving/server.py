@@ -1,4 +1,4 @@
-"""From a resolved configuration to a running server, and back: what `ie_serving model` does.
+"""From a resolved configuration to a running server, and back: what `ie_serving model` and `config` do.
 
 Everything that can be known to fail is tried before the first process starts, and said in one line.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from common.config import MEGABYTE, ServerConfig, exit_file, save
+from common.config_file import interpreter_problem
 from common.process import available_memory
 from ie_serving import supervision
 from ie_serving.console import Console, open_standard_descriptors
@@ -100,7 +101,10 @@ def _raise_descriptor_limit() -> int:
 
 
 def check_files(config: ServerConfig) -> None:
-    """Files that the environment names. Raises CommandError. (A model may still come; the storekeeper looks for it.)"""
+    """Files that options and environment name; makes the caches. Raises CommandError.
+
+    (A model may still come; the storekeeper looks for it.)
+    """
     if config.log_path:
         try:
             with Path(config.log_path).open("ab"):
@@ -109,6 +113,22 @@ def check_files(config: ServerConfig) -> None:
             raise CommandError(f"LOG_PATH: cannot write to {config.log_path}: {error.strerror}") from error
     if config.cpu_extension and not os.access(config.cpu_extension, os.R_OK):
         raise CommandError(f"CPU_EXTENSION: cannot read {config.cpu_extension}")
+    for option, path in (("--model_cache_dir", config.model_cache_dir), ("--cache_dir", config.cache_dir)):
+        if path:
+            _make_directory(option, Path(path))
+    for name, device in config.devices.items():
+        problem = interpreter_problem(device.python) if device.python else ""
+        if problem:
+            raise CommandError(f"the interpreter of device {name}: {problem}")
+
+
+def _make_directory(option: str, path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"{option}: cannot make {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise CommandError(f"{option}: cannot write to {path}")
 
 
 def check_memory(config: ServerConfig, available: int) -> None:

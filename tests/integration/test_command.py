@@ -76,15 +76,28 @@ class Instance:
     """A running server."""
 
     def __init__(
-        self, base: Path, *arguments: str, stdout: int | IO[bytes] | None = None, name: str = "run"
+        self,
+        base: Path,
+        *arguments: str,
+        stdout: int | IO[bytes] | None = None,
+        name: str = "run",
+        words: tuple[str, ...] = (),
     ) -> None:
         self.port, self.rest_port = free_ports(2)
         self.run_dir = base / name
         self.output = base / f"{name}.out"
         self.errors = base / f"{name}.err"
-        words = [*COMMAND, "model", "--model_name", "fake", "--model_path", str(base / "model")]
-        words += ["--target_device", "FAKE", "--port", str(self.port), "--rest_port", str(self.rest_port)]
-        words += [
+        model = ("model", "--model_name", "fake", "--model_path", str(base / "model"))
+        on_fake = ("--target_device", "FAKE")
+        line = [
+            *COMMAND,
+            *(words or model + on_fake),
+            "--port",
+            str(self.port),
+            "--rest_port",
+            str(self.rest_port),
+        ]
+        line += [
             "--run_dir",
             str(self.run_dir),
             "--bind_address",
@@ -96,7 +109,7 @@ class Instance:
         with self.output.open("wb") as out, self.errors.open("wb") as errors:
             target = out if stdout is None else stdout
             self.process = subprocess.Popen(
-                words, cwd=ROOT, stdout=target, stderr=errors, start_new_session=True
+                line, cwd=ROOT, stdout=target, stderr=errors, start_new_session=True
             )
 
     def status(self) -> dict[str, Any]:
@@ -190,6 +203,38 @@ def test_a_life(start: Callable[..., Instance]) -> None:
     assert f"REST server listens on port {server.rest_port} and will be serving models: ['fake']\n" in lines
     assert_one_line(command("status", *run_dir), 1, "no server is running in")
     assert command("status", "--check", *run_dir).returncode == 1
+
+
+def configuration(base: Path, **models: dict[str, Any]) -> tuple[str, ...]:
+    """The words that serve a configuration file of these models, each with the same versions."""
+    entries = [
+        {"config": {"name": name, "base_path": "model", "target_device": "FAKE", **keys}}
+        for name, keys in models.items()
+    ]
+    path = base / "models.json"
+    path.write_text(json.dumps({"model_config_list": entries}))
+    return ("config", "--config_path", str(path))
+
+
+def test_the_models_of_a_configuration_file(start: Callable[..., Instance], base: Path) -> None:
+    server = start(words=configuration(base, one={"nireq": 2}, two={"shape": "(1,4)", "batch_size": "1"}))
+    status = server.wait_ready()
+    assert {
+        model["name"]: [version["state"] for version in model["versions"]] for model in status["models"]
+    } == {"one": ["AVAILABLE"], "two": ["AVAILABLE"]}
+    assert server.stop() < STOP_S
+    warning = f"ie_serving: warning: {base}/models.json: model two: shape and batch_size are both given: "
+    assert server.errors.read_text() == warning + "batch_size is ignored\n"
+    assert f"gRPC server listens on port {server.port} and will be serving models: ['one', 'two']\n" in (
+        server.output.read_text()
+    )
+
+
+def test_a_wrong_configuration_file_is_one_line(base: Path) -> None:
+    words = configuration(base, resnet={"nireqs": 1})
+    part = f"ie_serving: {base}/models.json: model resnet: unknown key 'nireqs', did you mean 'nireq'?"
+    assert_one_line(command(*words, "--run_dir", str(base / "run")), 1, part)
+    assert not (base / "run").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
@@ -388,8 +433,12 @@ def test_nohup(start: Callable[..., Instance]) -> None:
     ("arguments", "code", "part"),
     [
         (["model"], 2, "required: --model_name, --model_path"),
-        (["model", "--model_name", "m", "--model_path", "s3://b/m"], 2, "s3:// is not supported yet"),
-        (["config", "--config_path", "f"], 2, "start one model with `ie_serving model`"),
+        (
+            ["model", "--model_name", "m", "--model_path", "https://h/m.zip"],
+            2,
+            "archives (https://) are not supported",
+        ),
+        (["config", "--config_path", "/nonexistent/f"], 1, "/nonexistent/f: it cannot be read: No such file"),
         (["bogus"], 2, "invalid choice: 'bogus'"),
         (["status", "--port", "1"], 1, "no server is running in"),
         (["scale", "CPU", "2", "--port", "1"], 1, "no server is running in"),

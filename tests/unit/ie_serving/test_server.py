@@ -1,8 +1,10 @@
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from common.config import MEGABYTE, ServerConfig, exit_file
+from common.config import MEGABYTE, DeviceConfig, ServerConfig, exit_file
 from ie_serving.errors import CommandError
 from ie_serving.server import check_files, check_memory, exit_code
 
@@ -37,6 +39,30 @@ def test_log_path_that_cannot_be_written(tmp_path: Path, name: str) -> None:
 def test_extension_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"^CPU_EXTENSION: cannot read "):
         check_files(ServerConfig(models=(), run_dir="", cpu_extension=str(tmp_path / "x.so")))
+
+
+def test_caches_are_made(tmp_path: Path) -> None:
+    caches = (tmp_path / "a" / "models", tmp_path / "b" / "compiled")
+    check_files(ServerConfig((), "", model_cache_dir=str(caches[0]), cache_dir=str(caches[1])))
+    assert all(path.is_dir() for path in caches)
+
+
+@pytest.mark.parametrize("name", ["model_cache_dir", "cache_dir"])
+def test_caches_that_cannot_be_made(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    options = {"models": (), "run_dir": "", name: str(tmp_path / "file")}
+    config = msgspec.convert(options, ServerConfig)
+    with pytest.raises(CommandError, match=rf"^--{name}: cannot make {tmp_path}/file: File exists$"):
+        check_files(config)
+
+
+def test_interpreters(tmp_path: Path) -> None:
+    check_files(ServerConfig((), "", devices={"GPU": DeviceConfig(sys.executable), "NPU": DeviceConfig()}))
+    missing = ServerConfig((), "", devices={"MYRIAD": DeviceConfig(str(tmp_path / "python"))})
+    with pytest.raises(
+        CommandError, match=rf"^the interpreter of device MYRIAD: there is no {tmp_path}/python$"
+    ):
+        check_files(missing)
 
 
 @pytest.mark.parametrize(

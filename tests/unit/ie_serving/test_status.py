@@ -61,6 +61,32 @@ def test_rendered() -> None:
     )
 
 
+def test_labels_notes_and_emulation_are_shown_where_there_are_any() -> None:
+    models = (
+        ModelStatus(
+            "m",
+            (VersionStatus(1, "AVAILABLE", notes=("it keeps its\nown shape",)), VersionStatus(2, "LOADING")),
+            labels={"stable": 1, "canary": 2, "best": 1},
+        ),
+        ModelStatus("gone", leaving=True),
+    )
+    pools = (PoolStatus("MYRIAD", 1, 1, emulated_on="CPU"), PoolStatus("CPU", 1, 1))
+    assert render(Status(ready=True, models=models, pools=pools)).startswith(
+        "ready, 0 requests queued\n"
+        "\n"
+        "MODEL  VERSION  STATE      LABELS       WORKERS  QUEUED  RUNNING  ERROR\n"
+        "m      1        AVAILABLE  best stable  -             0        0\n"
+        "m      2        LOADING    canary       -             0        0\n"
+        "gone   -        -                       -             0        0  is leaving\n"
+        "\n"
+        "model m version 1: it keeps its own shape\n"
+        "\n"
+        "DEVICE  WANTED  SERVING  EMULATED ON\n"
+        "MYRIAD       1        1  CPU\n"
+        "CPU          1        1\n"
+    )
+
+
 def test_a_model_without_versions_and_an_error_of_several_lines() -> None:
     models = (
         ModelStatus("waiting"),
