@@ -9,6 +9,7 @@ goes by, so the faults that mean "it is so already" or "not yet" need no handlin
 
 import contextlib
 import http.client
+import importlib.util
 import logging
 import os
 import queue
@@ -30,6 +31,8 @@ _logger = logging.getLogger("broker")
 
 _RPC_TIMEOUT_S = 5.0
 _PREFIX = "worker-"
+_PACKAGES = ("workers", "common")
+_PACKAGES_DIRECTORY = "packages"
 _PRIORITY = 20
 
 
@@ -56,6 +59,27 @@ class _UnixTransport(xmlrpc.client.Transport):
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
         return _UnixConnection(self._path)
+
+
+def escape(value: str) -> str:
+    """A value in which supervisord shall expand nothing."""
+    return value.replace("%", "%%")
+
+
+def link_packages(run_dir: Path) -> Path:
+    """A directory in which an interpreter with libraries of its own finds what a worker needs of us; where.
+
+    Links to our packages, and not the directory that holds them: that may hold every library of this interpreter.
+    """
+    directory = run_dir / _PACKAGES_DIRECTORY
+    directory.mkdir(mode=0o700, exist_ok=True)
+    for name in _PACKAGES:
+        found = importlib.util.find_spec(name)
+        assert found is not None, "the packages are installed together"
+        assert found.origin is not None, "and each has an __init__.py"
+        with contextlib.suppress(FileExistsError):
+            (directory / name).symlink_to(Path(found.origin).absolute().parent)
+    return directory
 
 
 class Supervisor:
@@ -124,6 +148,8 @@ class Supervisor:
             _logger.debug("supervisord on %s: %s", command, fault.faultString)
 
     def _add(self, proxy: xmlrpc.client.ServerProxy, slot: Slot) -> None:
+        if slot.python:
+            link_packages(self._run_dir)
         path = self._programs / f"{slot.program}.conf"
         draft = path.with_suffix(".new")
         draft.write_text(self._program_text(slot), encoding="utf-8")
@@ -134,11 +160,12 @@ class Supervisor:
     def _program_text(self, slot: Slot) -> str:
         """The program's section. `%` stands for itself only when doubled."""
         words = [
-            *(self._python, "-m", "workers.service", "--run-dir", str(self._run_dir)),
+            *(slot.python or self._python, "-m", "workers.service", "--run-dir", str(self._run_dir)),
             *("--slot", slot.name, "--device", slot.device, "--plan", f"{slot.index}/{slot.of}"),
+            *(("--emulate-on", slot.emulate_on) if slot.emulate_on else ()),
         ]
-        command = shlex.join(words).replace("%", "%%")
-        console = self._config.console.replace("%", "%%")
+        command = escape(shlex.join(words))
+        console = escape(self._config.console)
         return f"""[program:{slot.program}]
 command={command}
 autostart=false
@@ -150,7 +177,15 @@ stopwaitsecs=1
 redirect_stderr=true
 stdout_logfile={console}
 stdout_logfile_maxbytes=0
-"""
+{self._surroundings() if slot.python else ""}"""
+
+    def _surroundings(self) -> str:
+        """Of a program that another interpreter runs: it finds our two packages, and no library of this one.
+
+        `python -m` looks into the working directory first, which therefore is the one with these packages.
+        """
+        packages = escape(str(self._run_dir / _PACKAGES_DIRECTORY))
+        return f'directory={packages}\nenvironment=PYTHONPATH="{packages}",PYTHONHOME=""\n'
 
     @staticmethod
     def _list(proxy: xmlrpc.client.ServerProxy) -> tuple[Program, ...]:

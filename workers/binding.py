@@ -1,6 +1,9 @@
 """From a request's references to views of memory, checked: nothing that a message says is trusted.
 
 A reference outside its segment would read or write beyond the segment, which ends the process or, worse, does not.
+
+A frontend's allocator gives the same few places to one request after the other, so what was checked and made of them is
+kept: for a tiny model that is as much work as the inference.
 """
 
 from math import prod
@@ -10,7 +13,11 @@ import numpy as np
 from common.arena import Segment
 from common.messages import OutputRef, TensorRef
 from common.tensors import STORAGE, Signature, TensorSpec
-from workers.engine import Array
+from workers.engine import Array, Binding, MemoryId
+from workers.memory import ARENA
+
+_KEPT = 128
+"""Bindings of a version, at most; the oldest go."""
 
 
 class BadReferenceError(Exception):
@@ -25,6 +32,30 @@ class Binder:
         self._outputs = [
             (spec, STORAGE[spec.dtype], spec.nbytes if spec.is_static else None) for spec in signature.outputs
         ]
+        self._kept: dict[tuple[str, tuple[TensorRef, ...], tuple[OutputRef, ...]], Binding] = {}
+
+    def bind(
+        self,
+        memory: MemoryId,
+        segment: Segment,
+        inputs: tuple[TensorRef, ...],
+        outputs: tuple[OutputRef, ...],
+    ) -> Binding:
+        """The places of a request's tensors. Raises BadReferenceError."""
+        if memory.segment != ARENA:
+            return Binding(self.inputs(segment, inputs), self.outputs(segment, outputs))
+        key = (memory.frontend, inputs, outputs)
+        found = self._kept.get(key)
+        if found is None:
+            found = Binding(self.inputs(segment, inputs), self.outputs(segment, outputs))
+            if len(self._kept) >= _KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = found
+        return found
+
+    def release(self, frontend: str) -> None:
+        """Forget all places in this frontend's arena."""
+        self._kept = {key: binding for key, binding in self._kept.items() if key[0] != frontend}
 
     def inputs(self, segment: Segment, references: tuple[TensorRef, ...]) -> list[Array]:
         """Views of the inputs. Raises BadReferenceError."""

@@ -1,6 +1,7 @@
 """What the message loop asks of an inference engine. The loop knows this module and no runtime behind it.
 
     Engine ──load──▶ Model ──start(run)──▶ RunResult at once, or None and later done(run, result) from any thread
+           └──load──▶ VariableModel ──compile(shapes)──▶ Model       where each request brings its own shapes
 
 A run's tensors are numpy views of shared memory, in the storage types of common.tensors: inputs are read and outputs
 written in place. An engine keeps nothing of a run once it is finished except, at most, bindings to its memory, and
@@ -9,14 +10,16 @@ gives those up in `release`; the memory is unmapped right after.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from common.config import ModelConfig
 from common.errors import Code, WireError
 from common.messages import RequestKey
 from common.tensors import Signature
+from workers.ports import Shapes
 
 Array: TypeAlias = npt.NDArray[np.generic]
 
@@ -32,13 +35,12 @@ class LoadError(Exception):
         self.reason = reason
 
 
-class LoadOptions(NamedTuple):
-    """How a version is to be loaded."""
+class ShapeError(Exception):
+    """Shapes that a model cannot take. `reason` is for clients, without paths of the machine."""
 
-    nireq: int
-    """Runs that will be in progress at once, at most."""
-    plugin_config: dict[str, str]
-    """Properties of the runtime, by name."""
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class MemoryId(NamedTuple):
@@ -48,25 +50,47 @@ class MemoryId(NamedTuple):
     segment: int
 
 
+class Binding:
+    """Where the tensors of a run lie. Kept for further runs over the very same places, until their memory goes."""
+
+    __slots__ = ("inputs", "outputs", "tensors")
+
+    def __init__(self, inputs: Sequence[Array], outputs: Sequence[Array | None]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.tensors: object = None
+        """What an engine has made of them."""
+
+
+NOWHERE = Binding((), ())
+"""Of a run that is over."""
+
+
 class Run:
     """One inference. `outputs` holds None where the size is not known beforehand; `inputs` follow the signature."""
 
-    __slots__ = ("inputs", "key", "memory", "outputs", "started")
+    __slots__ = ("binding", "key", "memory", "started")
 
-    def __init__(
-        self,
-        key: RequestKey,
-        memory: MemoryId,
-        inputs: Sequence[Array],
-        outputs: Sequence[Array | None],
-        started: int,
-    ) -> None:
+    def __init__(self, key: RequestKey, memory: MemoryId, binding: Binding, started: int) -> None:
         self.key = key
         self.memory = memory
-        self.inputs = inputs
-        self.outputs = outputs
+        self.binding = binding
         self.started = started
         """CLOCK_MONOTONIC nanoseconds."""
+
+    @property
+    def inputs(self) -> Sequence[Array]:
+        """Views of the inputs."""
+        return self.binding.inputs
+
+    @property
+    def outputs(self) -> Sequence[Array | None]:
+        """Views of the room for outputs."""
+        return self.binding.outputs
+
+    def forget(self) -> None:
+        """Refer to the memory no longer: it must be able to go."""
+        self.binding = NOWHERE
 
 
 class RunResult(NamedTuple):
@@ -87,6 +111,10 @@ class Model(Protocol):
     def signature(self) -> Signature:
         """What it takes and gives."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What an operator should know of how it was loaded."""
+
     def start(self, run: Run, done: Done) -> RunResult | None:
         """Run it: the result when the engine chose to infer within the call, else None, and `done` is called once.
 
@@ -103,10 +131,35 @@ class Model(Protocol):
         """Give everything back. Called when nothing runs, possibly by another thread; nothing is called after it."""
 
 
+@runtime_checkable
+class VariableModel(Protocol):
+    """A version of which each request brings its own shapes, to be compiled for each set of them."""
+
+    @property
+    def signature(self) -> Signature:
+        """What it takes and gives, open where requests decide."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As of a Model."""
+
+    def take_first(self) -> tuple[Shapes, Model] | None:
+        """The shapes that it has by itself, compiled; None where it leaves some open. The caller's from then on."""
+
+    def compile(self, shapes: Shapes) -> Model:
+        """A model of these shapes alone. Takes as long as it takes; one call at a time. Raises ShapeError.
+
+        Outputs that `signature` leaves open have no place in a run's memory, whatever their shape is here.
+        """
+
+    def close(self) -> None:
+        """Give everything back but what was compiled."""
+
+
 class Engine(Protocol):
     """A runtime on one device."""
 
-    def load(self, path: Path, options: LoadOptions) -> Model:
+    def load(self, path: Path, config: ModelConfig) -> Model | VariableModel:
         """Load the version in a directory; takes as long as it takes. Raises LoadError."""
 
 

@@ -4,6 +4,8 @@ A version's directory holds `model.xml` (any text) and `model.bin`, which is JSO
 input of the same index, converted, where their shapes agree, and zeros otherwise. An int32 input named `command` tells
 a run by its first element what to do: 0 echo, 1 fail, 2 kill the process, 3 hang for as many seconds as the first
 element of an input named `argument` says, n from 1000 on: sleep for n - 1000 milliseconds.
+
+The options `batch_size` and `shape` are obeyed where they are `auto`, and by no means otherwise.
 """
 
 import os
@@ -15,9 +17,24 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from common.config import ModelConfig
 from common.errors import Code
 from common.tensors import STORAGE, Signature, TensorSpec
-from workers.engine import Array, Done, LoadError, LoadOptions, MemoryId, Run, RunResult, collect, failure
+from workers.engine import (
+    Array,
+    Done,
+    LoadError,
+    MemoryId,
+    Run,
+    RunResult,
+    ShapeError,
+    collect,
+    failure,
+)
+from workers.heads import heads_of, with_layouts
+from workers.model_files import read_labels
+from workers.ports import Port, Shapes, all_open
+from workers.shapes import plan
 
 ECHO, FAIL, CRASH, HANG, SLEEP = 0, 1, 2, 3, 1000
 _FOREVER_S = 3600.0
@@ -33,6 +50,11 @@ class FakeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load_fails: str = ""
     """The reason; empty: it does not fail."""
     load_crashes: bool = False
+    compile_seconds: float = 0.0
+    """For each set of shapes, where requests bring their own."""
+    compile_fails_from: int = 1 << 62
+    """Length of a dimension from which on shapes cannot be compiled."""
+    compile_crashes_from: int = 1 << 62
     run_seconds: float = 0.0
     behaviour: str = "echo"
     """`echo`, or `fail`: every run fails."""
@@ -41,7 +63,7 @@ class FakeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FakeEngine:
     """Loads fake models."""
 
-    def load(self, path: Path, options: LoadOptions) -> "FakeModel":
+    def load(self, path: Path, config: ModelConfig) -> "FakeModel | FakeVariants":
         """See workers.engine.Engine."""
         if not (path / "model.xml").is_file():
             raise LoadError("the version's directory holds no model.xml")
@@ -54,14 +76,67 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if spec.load_fails:
             raise LoadError(spec.load_fails)
-        return FakeModel(spec, options.nireq)
+        ports, outputs = (
+            tuple(Port(one, frozenset({one.name})) for one in _specs(side))
+            for side in (spec.inputs, spec.outputs)
+        )
+        ports = with_layouts(ports, config.layout)
+        heads, _ = heads_of(outputs, config, read_labels(path, config.classification.labels))
+        signature = Signature(tuple(port.spec for port in ports), tuple(port.spec for port in outputs), heads)
+        wanted = plan(ports, config.batch_size, config.shape)
+        if wanted.per_request is None:
+            return FakeModel(spec, signature, config.nireq)
+        return FakeVariants(spec, signature, wanted.per_request, config.nireq)
+
+
+class FakeVariants:
+    """A fake of which each request brings its shapes; the rank of outputs is kept, every dimension is open."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, spec: FakeSpec, own: Signature, shapes: Shapes, nireq: int) -> None:
+        self._spec = spec
+        self._nireq = nireq
+        self._own = own
+        self.signature = Signature(
+            tuple(
+                msgspec.structs.replace(one, shape=shape)
+                for one, shape in zip(own.inputs, shapes, strict=True)
+            ),
+            tuple(TensorSpec(one.name, one.dtype, all_open(one.shape)) for one in own.outputs),
+            own.heads,
+        )
+
+    def take_first(self) -> "tuple[Shapes, FakeModel] | None":
+        """See workers.engine.VariableModel."""
+        if not all(spec.is_static for spec in self._own.inputs):
+            return None
+        return tuple(spec.shape for spec in self._own.inputs), self._model()
+
+    def compile(self, shapes: Shapes) -> "FakeModel":
+        """See workers.engine.VariableModel."""
+        time.sleep(self._spec.compile_seconds)
+        longest = max((length for shape in shapes for length in shape), default=0)
+        if longest >= self._spec.compile_crashes_from:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if longest >= self._spec.compile_fails_from:
+            raise ShapeError(f"a dimension of {longest}")
+        return self._model()
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    def _model(self) -> "FakeModel":
+        return FakeModel(self._spec, self.signature, self._nireq)
 
 
 class FakeModel:
     """A loaded fake."""
 
-    def __init__(self, spec: FakeSpec, nireq: int) -> None:
-        self.signature = Signature(_specs(spec.inputs), _specs(spec.outputs))
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, spec: FakeSpec, signature: Signature, nireq: int) -> None:
+        self.signature = signature
         self._spec = spec
         self._names = [name for name, _, _ in spec.inputs]
         self._threads = ThreadPoolExecutor(nireq)

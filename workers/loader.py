@@ -1,4 +1,4 @@
-"""The thread that loads and unloads, one at a time: both may take minutes, and the message loop has milliseconds."""
+"""A thread that loads, compiles and closes, one at a time: each may take minutes, the message loop has milliseconds."""
 
 import ctypes
 import gc
@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from common.config import ModelConfig
 from common.messages import VersionId
-from workers.engine import Engine, LoadError, LoadOptions, Model
+from workers.engine import Engine, LoadError, Model, ShapeError, VariableModel
+from workers.ports import Shapes
 
 _log = logging.getLogger("workers")
 
@@ -20,8 +22,17 @@ class LoadEnded(NamedTuple):
     """A version is loaded, or (`model` is None) why it is not."""
 
     version: VersionId
+    model: Model | VariableModel | None
+    config: ModelConfig
+    reason: str = ""
+
+
+class CompileEnded(NamedTuple):
+    """A version is compiled for these shapes, or (`model` is None) why it cannot be."""
+
+    version: VersionId
+    shapes: Shapes
     model: Model | None
-    nireq: int
     reason: str = ""
 
 
@@ -31,21 +42,29 @@ class CloseEnded(NamedTuple):
     version: VersionId
 
 
-Report: TypeAlias = Callable[[LoadEnded | CloseEnded], None]
+Report: TypeAlias = Callable[[LoadEnded | CompileEnded | CloseEnded], None]
 
 
 class Loader:
-    """Works off loads and closes in the order given; `report` is called by its thread."""
+    """Works off what it is given, in that order; `report` is called by its thread."""
 
-    def __init__(self, engine: Engine, report: Report) -> None:
+    def __init__(self, engine: Engine, report: Report, name: str = "loader") -> None:
         self._engine = engine
         self._report = report
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="loader", daemon=True).start()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def load(self, version: VersionId, path: Path, options: LoadOptions) -> None:
+    def load(self, version: VersionId, path: Path, config: ModelConfig) -> None:
         """Load a version; LoadEnded will be reported."""
-        self._work.put(lambda: self._load(version, path, options))
+        self._work.put(lambda: self._load(version, path, config))
+
+    def compile(self, version: VersionId, model: VariableModel, shapes: Shapes) -> None:
+        """Compile a version for these shapes; CompileEnded will be reported."""
+        self._work.put(lambda: self._compile(version, model, shapes))
+
+    def discard(self, models: list[Model]) -> None:
+        """Close models of which nothing will be asked any more. The caller keeps no reference to them."""
+        self._work.put(lambda: self._discard(models))
 
     def close(self, version: VersionId, model: Model) -> None:
         """Close a model; CloseEnded will be reported. The caller keeps no reference to it."""
@@ -57,21 +76,46 @@ class Loader:
         while True:
             self._work.get()()
 
-    def _load(self, version: VersionId, path: Path, options: LoadOptions) -> None:
+    def _load(self, version: VersionId, path: Path, config: ModelConfig) -> None:
         begun = time.monotonic()
         _log.info("loading model %s, version %d", version.model, version.version)
         try:
-            model = self._engine.load(path, options)
+            model = self._engine.load(path, config)
         except LoadError as error:
             _log.error("model %s, version %d: %s", version.model, version.version, error.reason)
-            self._report(LoadEnded(version, None, options.nireq, error.reason))
+            self._report(LoadEnded(version, None, config, error.reason))
         except Exception as error:  # noqa: BLE001 - the answer must come in any case
             _log.exception("model %s, version %d", version.model, version.version)
-            self._report(LoadEnded(version, None, options.nireq, f"unexpected {type(error).__name__}"))
+            self._report(LoadEnded(version, None, config, f"unexpected {type(error).__name__}"))
         else:
             seconds = time.monotonic() - begun
             _log.info("loaded model %s, version %d in %.2f s", version.model, version.version, seconds)
-            self._report(LoadEnded(version, model, options.nireq))
+            self._report(LoadEnded(version, model, config))
+
+    def _compile(self, version: VersionId, source: VariableModel, shapes: Shapes) -> None:
+        begun = time.monotonic()
+        name, number, lists = version.model, version.version, [list(shape) for shape in shapes]
+        try:
+            model = source.compile(shapes)
+        except ShapeError as error:
+            _log.info("model %s, version %d cannot take shapes %s: %s", name, number, lists, error.reason)
+            self._report(CompileEnded(version, shapes, None, error.reason))
+        except Exception as error:  # noqa: BLE001 - likewise
+            _log.exception("model %s, version %d, shapes %s", name, number, lists)
+            self._report(CompileEnded(version, shapes, None, f"unexpected {type(error).__name__}"))
+        else:
+            seconds = time.monotonic() - begun
+            _log.info("compiled model %s, version %d for %s in %.2f s", name, number, lists, seconds)
+            self._report(CompileEnded(version, shapes, model))
+
+    def _discard(self, models: list[Model]) -> None:
+        try:
+            while models:
+                models.pop().close()
+        except Exception:  # noqa: BLE001 - nobody waits for this, and the thread must go on
+            _log.exception("closing compiled shapes")
+        gc.collect()
+        _trim()
 
     def _close(self, version: VersionId, holder: list[Model]) -> None:
         try:

@@ -3,7 +3,8 @@
     broker ──Load, Unload, Execute, ArenaGone──▶ ┌──────┐ ──start──▶ Model      (inline, or the runtime's threads)
            ◀──Loaded, Unloaded, Done, Hello───── │ Loop │ ──load───▶ Loader     (a thread)
                                                  └──────┘ ──fetch──▶ Memory     (a thread a question)
-                                                     ▲──────Inbox (deque, eventfd)──────┘
+                                                     ▲ └───compile─▶ Shaping    (a thread)
+                                                     └──────Inbox (deque, eventfd)──────┘
 
 Nothing here waits but `Waiter.wait`. Which request runs next is decided in workers.queue, when to greet the broker in
 common.session. An answer that is finished while there is no link is kept, and counts as in hand, until it is sent.
@@ -18,14 +19,13 @@ from common import config
 from common.errors import Code
 from common.messages import (
     ArenaGone,
-    Done,
+    Deferred,
     Execute,
     Load,
     Loaded,
     LoadedVersion,
     LoadFailed,
     Message,
-    OutputResult,
     ProcessId,
     Unload,
     Unloaded,
@@ -36,12 +36,14 @@ from common.peer import PeerLink
 from common.process import has_ended
 from common.session import LinkUp
 from common.transport import Transport, Waiter
+from workers.answers import Answer, to_done
 from workers.binding import BadReferenceError, Binder
-from workers.engine import Engine, LoadOptions, MemoryId, Model, Run, RunResult, failure
+from workers.engine import Engine, MemoryId, Model, Run, RunResult, VariableModel, failure
 from workers.inbox import Inbox
-from workers.loader import CloseEnded, LoadEnded, Loader
+from workers.loader import CloseEnded, CompileEnded, LoadEnded, Loader
 from workers.memory import ARENA, Fetched, Memory
 from workers.queue import RunQueue
+from workers.shaped import ShapedModel, Shaping
 
 IDLE_NS = 250_000_000
 """Between two looks at what nobody reports: an unanswered Hello, a mapping that could not be closed."""
@@ -61,14 +63,6 @@ class _Finished(NamedTuple):
     ended: int
 
 
-class _Answer(NamedTuple):
-    """A Done that was not sent yet; its frames get their numbers when it is."""
-
-    request: Execute
-    result: RunResult
-    inferring: int
-
-
 class _Version(NamedTuple):
     """A version that can run."""
 
@@ -77,7 +71,7 @@ class _Version(NamedTuple):
     loaded: LoadedVersion
 
 
-_Report: TypeAlias = _Finished | LoadEnded | CloseEnded | Fetched
+_Report: TypeAlias = _Finished | LoadEnded | CompileEnded | CloseEnded | Fetched
 
 
 class Loop:
@@ -94,6 +88,9 @@ class Loop:
         self._loader = Loader(engine, self._inbox.post)
         self._memory = Memory(run_dir, self._inbox.post)
         self._queue = RunQueue()
+        compiler = Loader(engine, self._inbox.post, "compiler")
+        self._shaping = Shaping(compiler, self._queue, self._finish, self._tell)
+        self._shaped = self._shaping.versions
         self._versions: dict[VersionId, _Version] = {}
         self._loading: dict[VersionId, None] = {}
         self._leaving: set[VersionId] = set()
@@ -102,7 +99,7 @@ class Loop:
         """Frontends that have died and in whose memory something still runs."""
         self._running: dict[int, Execute] = {}
         """By the identity of the run."""
-        self._answers: list[_Answer] = []
+        self._answers: list[Answer] = []
         self._news: list[Message] = []
         self._polled_at = 0
         self._idle_at = 0
@@ -143,6 +140,7 @@ class Loop:
             self._idle_at = now
             self._link.tick(now)
             self._memory.retry()
+            self._shaping.expire()
         for change in self._link.changes():
             _log.info("%s", "linked to the broker" if isinstance(change, LinkUp) else "the link is down")
 
@@ -151,6 +149,8 @@ class Loop:
     def _hello(self) -> WorkerHello:
         """Where this worker stands. What it says is not said again."""
         self._news = [message for message in self._news if isinstance(message, LoadFailed)]
+        if waiting := self._shaping.waiting():
+            self._news.append(Deferred(waiting))
         in_hand = [(answer.request.key, answer.request.version) for answer in self._answers]
         in_hand += self._queue.in_hand()
         return WorkerHello(
@@ -189,6 +189,8 @@ class Loop:
         elif self._memory.get(memory := MemoryId(key.frontend, request.segment)) is None:
             self._queue.park(request)
             self._memory.fetch(memory)
+        elif self._shaped and request.version in self._shaped:
+            self._shaping.admit(request)
         else:
             self._queue.push(request)
 
@@ -200,8 +202,7 @@ class Loop:
             self._news.append(Loaded(known.loaded))
         elif version not in self._loading:
             self._loading[version] = None
-            options = LoadOptions(message.config.nireq, message.config.plugin_config)
-            self._loader.load(version, Path(message.path), options)
+            self._loader.load(version, Path(message.path), message.config)
 
     def _unload(self, version: VersionId) -> None:
         if version in self._versions:
@@ -212,7 +213,7 @@ class Loop:
 
     def _arena_gone(self, frontend: str) -> None:
         self._memory.forget_fetches(frontend)
-        for request in self._queue.drop(frontend):
+        for request in [*self._queue.drop(frontend), *self._shaping.drop(frontend)]:
             self._finish(request, failure(Code.CANCELLED, "The frontend has ended"))
         self._gone.add(frontend)
         self._release_if_idle(frontend)
@@ -226,6 +227,10 @@ class Loop:
             self._fetched(report)
         elif isinstance(report, LoadEnded):
             self._load_ended(report)
+        elif isinstance(report, CompileEnded):
+            self._shaping.ended(report)
+            if report.version in self._leaving:
+                self._close_if_idle(report.version)
         else:
             self._news.append(Unloaded(report.version))
 
@@ -233,11 +238,13 @@ class Loop:
         if not self._memory.fetched(answer):
             return
         for request in self._queue.unpark(*answer.memory):
-            if answer.segment is not None:
-                self._queue.push(request)
-            else:
+            if answer.segment is None:
                 _log.error("no memory for a request: %s", answer.reason)
                 self._finish(request, failure(Code.UNAVAILABLE, "The request's memory cannot be reached"))
+            elif request.version in self._shaped:
+                self._shaping.admit(request)
+            else:
+                self._queue.push(request)
 
     def _load_ended(self, ended: LoadEnded) -> None:
         version = ended.version
@@ -245,9 +252,16 @@ class Loop:
         if ended.model is None:
             self._news.append(LoadFailed(version, ended.reason))
             return
-        loaded = LoadedVersion(version, ended.nireq, ended.model.signature)
-        self._versions[version] = _Version(ended.model, Binder(loaded.signature), loaded)
-        self._queue.add(version, ended.nireq)
+        model: Model
+        if isinstance(ended.model, VariableModel):
+            model = shaped = ShapedModel(ended.model)
+            self._shaping.add(version, shaped, ended.config.max_shapes)
+        else:
+            model = ended.model
+        nireq = ended.config.nireq
+        loaded = LoadedVersion(version, nireq, model.signature, model.notes)
+        self._versions[version] = _Version(model, Binder(loaded.signature), loaded)
+        self._queue.add(version, nireq)
         self._news.append(Loaded(loaded))
 
     # ---- inference
@@ -284,8 +298,8 @@ class Loop:
         segment = self._memory.get(memory)
         if segment is None:
             raise BadReferenceError("the segment is not mapped any more")
-        inputs = binder.inputs(segment, request.inputs)
-        return Run(request.key, memory, inputs, binder.outputs(segment, request.outputs), now)
+        binding = binder.bind(memory, segment, request.inputs, request.outputs)
+        return Run(request.key, memory, binding, now)
 
     def _done(self, run: Run, result: RunResult) -> None:
         """Called by threads of the engine."""
@@ -293,7 +307,7 @@ class Loop:
 
     def _ended(self, run: Run, result: RunResult, ended: int) -> None:
         request = self._running.pop(id(run))
-        run.inputs = run.outputs = ()
+        run.forget()
         self._finish(request, result, ended - run.started)
 
     def _finish(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
@@ -304,12 +318,17 @@ class Loop:
             self._release(MemoryId(frontend, request.segment))
         if frontend in self._gone:
             self._release_if_idle(frontend)
-        if request.version in self._leaving:
+        if self._shaped and request.version in self._shaped:
+            self._shaping.leave(request)
+        if self._leaving and request.version in self._leaving:
             self._close_if_idle(request.version)
         self._answer(request, result, inferring)
 
     def _answer(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
-        self._answers.append(_Answer(request, result, inferring))
+        self._answers.append(Answer(request, result, inferring))
+
+    def _tell(self, message: Message) -> None:
+        self._news.append(message)
 
     # ---- giving back
 
@@ -317,6 +336,8 @@ class Loop:
         if self._memory.get(memory) is not None:
             for version in self._versions.values():
                 version.model.release(memory)
+                if memory.segment == ARENA:
+                    version.binder.release(memory.frontend)
         self._memory.forget(memory)
 
     def _release_if_idle(self, frontend: str) -> None:
@@ -327,10 +348,11 @@ class Loop:
             self._release(memory)
 
     def _close_if_idle(self, version: VersionId) -> None:
-        if not self._queue.is_idle(version):
+        if not self._queue.is_idle(version) or self._shaping.is_compiling(version):
             return
         self._leaving.discard(version)
         self._queue.remove(version)
+        self._shaping.remove(version)
         self._loader.close(version, self._versions.pop(version).model)
 
     # ---- sending
@@ -340,20 +362,7 @@ class Loop:
         if not self._link.linked or not (self._news or self._answers):
             return
         frames: list[bytes] = []
-        messages = self._news + [_to_done(answer, frames) for answer in self._answers]
+        messages = self._news + [to_done(answer, frames) for answer in self._answers]
         # What is not taken leaves a gap: the broker begins the link anew, and the next Hello lists these answers.
         if self._link.send(messages, tuple(frames)):
             self._news, self._answers = [], []
-
-
-def _to_done(answer: _Answer, frames: list[bytes]) -> Done:
-    """The message for an answer; data that travels is appended to `frames`, which start at index 1 of the message."""
-    result = answer.result
-    outputs: list[OutputResult] = []
-    for shape, data in zip(result.shapes, result.data, strict=True):
-        if data is None:
-            outputs.append(OutputResult(shape))
-        else:
-            frames.append(data)
-            outputs.append(OutputResult(shape, len(frames)))
-    return Done(answer.request.key, tuple(outputs), result.error, answer.inferring)

@@ -1,6 +1,9 @@
 """Properties of OpenVINO: which ones a worker sets, and what became of the names of 2020. Pure."""
 
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
+
+from workers.devices import bare, split
 
 _RENAMED = {
     "CPU_THREADS_NUM": "INFERENCE_NUM_THREADS",
@@ -15,7 +18,6 @@ _VALUES = {
     "GPU_THROUGHPUT_STREAMS": {"GPU_THROUGHPUT_AUTO": "AUTO"},
     "ENFORCE_BF16": {"YES": "bf16", "NO": "f32"},
 }
-_CPU_DELEGATES = ("MULTI", "HETERO", "AUTO", "BATCH")
 
 
 class Plan(NamedTuple):
@@ -37,38 +39,41 @@ class Plan(NamedTuple):
 
 def uses_cpu(device: str) -> bool:
     """Whether inference on this device takes the host's cores, by OpenVINO's device string."""
-    kind, _, members = device.upper().partition(":")
-    if kind in _CPU_DELEGATES:
-        names = [member.partition("(")[0].partition(".")[0] for member in members.split(",")]
-        return "CPU" in names or (kind == "AUTO" and not members)
-    return kind.partition(".")[0] == "CPU"
+    kind, members = split(device.upper())
+    names = [bare(member).partition(".")[0] for member in members]
+    return "CPU" in names or (kind == "AUTO" and all(name.startswith("-") for name in names))
 
 
-def translate(plugin_config: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+def translate(
+    plugin_config: Mapping[str, str], kept: Collection[str] = ()
+) -> tuple[dict[str, str], list[str]]:
     """Properties by today's names, and for each one that was renamed a phrase for the log.
 
-    The names of 2020 stand in OpenVINO's own migration guide; a name of today in the same configuration wins.
+    The names of 2020 stand in OpenVINO's own migration guide; a name of today in the same configuration wins. Those
+    in `kept` stay as they are, for an OpenVINO that does not know their successors.
     """
     translated: dict[str, str] = {}
     notes: list[str] = []
     for name, value in plugin_config.items():
-        if name not in _RENAMED:
+        if name not in _RENAMED or name in kept:
             continue
         now, text = _RENAMED[name], str(value)
         translated[now] = _VALUES.get(name, {}).get(text.upper(), text)
         notes.append(f"{name}={text} is {now}={translated[now]} now")
-    translated.update({name: str(value) for name, value in plugin_config.items() if name not in _RENAMED})
+    for name, value in plugin_config.items():
+        if name not in _RENAMED or name in kept:
+            translated[name] = str(value)
     return translated, notes
 
 
-def host_defaults(threads: int) -> dict[str, str]:
+def host_defaults(threads: int, pinning_off: Mapping[str, str]) -> dict[str, str]:
     """What the CPU plugin is told unless the configuration says otherwise.
 
-    OpenVINO's pinning is off. Several workers get their cores from us, and it numbers the cores that it sees from the
-    first one, so that each worker would pin its threads to the same core. A single worker is treated alike: it shares
-    its cores with the frontends.
+    OpenVINO's pinning is off, by the property that its release has for it. Several workers get their cores from us,
+    and it numbers the cores that it sees from the first one, so that each worker would pin its threads to the same
+    core. A single worker is treated alike: it shares its cores with the frontends.
     """
-    return {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
+    return {"INFERENCE_NUM_THREADS": str(threads), **pinning_off}
 
 
 def stream_defaults(device: str, nireq: int, threads: int, chosen: dict[str, str]) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """Decides which request runs next. Pure: requests in, requests out.
 
     Execute ──park──▶ PARKED (its memory is being mapped) ──unpark──┐
-       └──────push──────────────────────────────────────────────────┴▶ WAITING ──next──▶ RUNNING ──finish──▶ forgotten
+       └──────push──────────────────────────────────────────────────┼▶ WAITING ──next──▶ RUNNING ──finish──▶ forgotten
+       └──────hold──▶ HELD (by workers.shaped) ──push───────────────┘
 
 Of a version, `nireq` requests run at once and the rest wait in the order in which they came; between versions, the
-request that waits longest goes first. The worker's Hello lists what is in hand, so all three states count as "in hand".
+request that waits longest goes first. The worker's Hello lists what is in hand, so all four states count as "in hand".
 """
 
 from collections import Counter, OrderedDict, deque
@@ -74,6 +75,10 @@ class RunQueue:
     def unpark(self, frontend: str, segment: int) -> list[Execute]:
         """The requests that were parked for this memory; they are in hand still, to be pushed or finished."""
         return self._parked.pop((frontend, segment), [])
+
+    def hold(self, request: Execute) -> None:
+        """Take a request that somebody else keeps, to be pushed or finished."""
+        self._in_hand.setdefault(request.key, request.version)
 
     def push(self, request: Execute) -> None:
         """Take a request that may run as soon as its version has room. The version is known."""

@@ -1,11 +1,15 @@
-"""What is in a version's directory and in the model there, before and after it is compiled."""
+"""What a model takes and gives, and by which names, before and after it is compiled."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import TypeAlias
 
-import openvino as ov
+import msgspec
 
-from common.tensors import DYNAMIC, Signature, TensorSpec
+import workers.openvino_api as ov
+from common.tensors import DYNAMIC, Heads, Signature, TensorSpec
 from workers.engine import LoadError
+from workers.mapping import Aliases, rename
+from workers.ports import Port, Shape, Shapes
 
 _DTYPES = {
     "boolean": "bool",
@@ -22,28 +26,22 @@ _DTYPES = {
     "f32": "float32",
     "f64": "float64",
 }
+Ports: TypeAlias = tuple[Port, ...]
+
 _LOOPS = {"If", "Loop", "TensorIterator"}
 """Operations whose running time depends on data."""
 
 
-def find_model(path: Path) -> Path:
-    """The one model in a version's directory. Raises LoadError."""
-    try:
-        found = sorted(file for file in path.iterdir() if file.suffix == ".xml")
-    except OSError as error:
-        raise LoadError(f"the version's directory cannot be read: {error.strerror}") from error
-    if len(found) != 1:
-        raise LoadError(f"the version's directory holds {len(found)} files *.xml instead of one")
-    if not found[0].with_suffix(".bin").is_file():
-        raise LoadError(f"{found[0].name} has no {found[0].stem}.bin beside it")
-    return found[0]
+def refuse_unusable(model: ov.Model) -> None:
+    """Raises LoadError for a model that remembers earlier requests, which here may come from anybody.
 
-
-def refuse_stateful(model: ov.Model) -> None:
-    """Raises LoadError for a model that remembers earlier requests, which here may come from anybody."""
-    variables = model.get_variables()
+    And for one without outputs, which is what a reader makes of a file that is empty.
+    """
+    if not model.outputs:
+        raise LoadError("the model has no outputs")
+    variables = ov.variables(model)
     if variables:
-        raise LoadError(f"the model is stateful ({len(variables)} variables): not supported by this server")
+        raise LoadError(f"the model is stateful ({variables} variables): not supported by this server")
 
 
 def is_wholly_static(model: ov.Model) -> bool:
@@ -66,15 +64,67 @@ def passed_through(model: ov.Model) -> dict[int, int]:
     }
 
 
-def signature_of(compiled: ov.CompiledModel) -> Signature:
-    """The ports of a compiled model. Raises LoadError for element types that no client could send or read."""
-    return Signature(
-        inputs=tuple(_spec(port, _input_name(port)) for port in compiled.inputs),
-        outputs=tuple(
-            _spec(port, name)
-            for port, name in zip(compiled.outputs, _output_names(compiled.outputs), strict=True)
-        ),
+def ports_of(model: ov.Model, aliases: Aliases) -> tuple[Ports, Ports]:
+    """Inputs and outputs, by their aliases where they have one.
+
+    Raises LoadError for element types that no client could send or read, and for aliases that fit no tensor.
+    """
+    inputs = tuple(_with_layout(_port(port, _input_name(port)), port) for port in model.inputs)
+    outputs = tuple(
+        _port(port, name) for port, name in zip(model.outputs, _output_names(model.outputs), strict=True)
     )
+    return rename(inputs, aliases.inputs, "inputs"), rename(outputs, aliases.outputs, "outputs")
+
+
+def compiled_signature(compiled: ov.CompiledModel, ports: tuple[Ports, Ports], heads: Heads) -> Signature:
+    """Types and shapes of a compiled model, by the names and layouts of the model that it was compiled from.
+
+    Not by its own: what comes out of OpenVINO's cache has lost the names of layers.
+    """
+    return Signature(
+        tuple(_named(own, port.spec) for own, port in zip(compiled.inputs, ports[0], strict=True)),
+        tuple(_named(own, port.spec) for own, port in zip(compiled.outputs, ports[1], strict=True)),
+        heads,
+    )
+
+
+def open_signature(model: ov.Model, shapes: Shapes, ports: tuple[Ports, Ports], heads: Heads) -> Signature:
+    """What a model takes and gives when its inputs have these shapes, some of whose dimensions are open.
+
+    The model has these shapes afterwards, or, where it can take them only once they are known, its own.
+    """
+    inputs = tuple(
+        port.spec if port.spec.unranked else port.reshaped(shape).spec
+        for port, shape in zip(ports[0], shapes, strict=True)
+    )
+    try:
+        reshape(model, {i: shapes[i] for i, port in enumerate(ports[0]) if not port.spec.unranked})
+    except Exception:  # noqa: BLE001 - then nothing is known of the outputs
+        unknown = tuple(TensorSpec(port.spec.name, port.spec.dtype, (), unranked=True) for port in ports[1])
+        return Signature(inputs, unknown, heads)
+    outputs = tuple(_named(own, port.spec) for own, port in zip(model.outputs, ports[1], strict=True))
+    return Signature(inputs, outputs, heads)
+
+
+def reshape(model: ov.Model, shapes: Mapping[int, Shape]) -> None:
+    """Give inputs, by index, other shapes. Raises whatever OpenVINO raises, and then nothing has changed."""
+    model.reshape({index: ov.PartialShape(list(shape)) for index, shape in shapes.items()})
+
+
+def _port(port: ov.ConstOutput, name: str) -> Port:
+    return Port(_spec(port, name), frozenset(port.names) | {port.get_node().get_friendly_name(), name})
+
+
+def _with_layout(port: Port, own: ov.ConstOutput) -> Port:
+    """With what the model says of its dimensions (`[N,C,H,W]`), if it has a letter for each."""
+    layout = str(own.get_node().layout).strip("[]").replace(",", "")
+    if port.spec.unranked or not layout.isalpha() or len(layout) != len(port.spec.shape):
+        return port
+    return Port(msgspec.structs.replace(port.spec, layout=layout), port.names)
+
+
+def _named(own: ov.ConstOutput, known: TensorSpec) -> TensorSpec:
+    return msgspec.structs.replace(_spec(own, known.name), layout=known.layout)
 
 
 def _spec(port: ov.ConstOutput, name: str) -> TensorSpec:

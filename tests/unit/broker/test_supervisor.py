@@ -13,6 +13,7 @@ from typing import Any
 from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 
 import pytest
+from supervisor.datatypes import dict_of_key_value_pairs
 
 from broker.fleet import Add, Program, ProgramCommand, Remove, Slot, Start, Stop
 from broker.supervisor import Supervisor
@@ -141,6 +142,39 @@ def test_a_program_s_file_says_what_to_run(harness: Harness, tmp_path: Path) -> 
     assert section["autorestart"] == "false"
     assert section["autostart"] == "false"
     assert section["stdout_logfile"] == "/dev/pts/%%1", "supervisord expands single ones"
+
+
+def test_another_interpreter_finds_the_worker_s_packages_and_no_library_of_ours(
+    harness: Harness, tmp_path: Path
+) -> None:
+    slot = Slot("MYRIAD-0", "MYRIAD", python="/opt/open vino/bin/python")
+    for _ in range(2):
+        harness.run(Add(slot))
+    parser = configparser.RawConfigParser()
+    parser.read(harness.programs / f"{slot.program}.conf")
+    section = parser[f"program:{slot.program}"]
+    assert shlex.split(section["command"])[:3] == ["/opt/open vino/bin/python", "-m", "workers.service"]
+    packages = tmp_path / "packages"
+    assert section["directory"] == str(packages)
+    environment = dict_of_key_value_pairs(section["environment"])
+    assert environment == {"PYTHONPATH": str(packages), "PYTHONHOME": ""}
+    assert sorted(path.name for path in packages.iterdir()) == ["common", "workers"]
+    assert (packages / "workers" / "service.py").is_file()
+    assert (packages / "common" / "config.py").is_file()
+
+
+def test_our_own_interpreter_runs_where_the_server_was_started(harness: Harness, tmp_path: Path) -> None:
+    harness.run(Add(Slot("CPU-0", "CPU")))
+    text = (harness.programs / "worker-CPU-0.conf").read_text()
+    assert "environment" not in text
+    assert "directory" not in text
+    assert not (tmp_path / "packages").exists()
+
+
+def test_an_emulated_device_is_told_what_stands_in_for_it(harness: Harness) -> None:
+    harness.run(Add(Slot("MYRIAD-0", "MYRIAD", emulate_on="CPU")))
+    text = (harness.programs / "worker-MYRIAD-0.conf").read_text()
+    assert "--device MYRIAD --plan 0/1 --emulate-on CPU\n" in text
 
 
 def test_the_file_is_there_before_supervisord_reads_it(harness: Harness) -> None:

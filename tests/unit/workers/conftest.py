@@ -48,13 +48,8 @@ class Bench:
         self._number += 1
         binder = Binder(model.signature)
         references = tuple(self.put(array) for array in inputs)
-        return Run(
-            RequestKey(MEMORY.frontend, self._number),
-            MEMORY,
-            binder.inputs(self.segment, references),
-            binder.outputs(self.segment, self.room(model.signature)),
-            0,
-        )
+        binding = binder.bind(MEMORY, self.segment, references, self.room(model.signature))
+        return Run(RequestKey(MEMORY.frontend, self._number), MEMORY, binding, 0)
 
     def wait(self, model: Model, run: Run) -> RunResult:
         """Run it to its end, polling as the loop does."""

@@ -8,6 +8,8 @@ from typing import Any
 import openvino as ov
 from openvino import opset13 as op
 
+from common.config import ModelConfig
+
 TYPES = {
     "bool": "boolean",
     "int8": "i8",
@@ -26,6 +28,11 @@ TYPES = {
 """Names of element types → OpenVINO's."""
 
 Tensors = Sequence[tuple[str, str, Sequence[int]]]
+
+
+def model_config(nireq: int = 1, **options: Any) -> ModelConfig:
+    """The configuration of a model, as far as workers care for it."""
+    return ModelConfig("m", "", nireq=nireq, **options)
 
 
 def parameter(name: str, dtype: str, shape: Sequence[int]) -> Any:

@@ -1,5 +1,6 @@
 """References are checked before anything is read or written."""
 
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,7 @@ from common.arena import Segment
 from common.messages import OutputRef, TensorRef
 from common.tensors import Signature, TensorSpec
 from workers.binding import BadReferenceError, Binder
+from workers.engine import MemoryId
 
 SIZE = 4096
 SIGNATURE = Signature(
@@ -72,3 +74,40 @@ def test_a_view_keeps_its_memory_mapped() -> None:
     assert part[0, 0] == 0
     del part
     segment.close()
+
+
+ROOM = (OutputRef(128, 24), OutputRef(0, 0))
+PLACE = (TensorRef(64, (2, 2)),)
+
+
+def test_the_same_places_of_an_arena_are_bound_once(segment: Segment) -> None:
+    binder = Binder(SIGNATURE)
+    arena = MemoryId("f", 0)
+    first = binder.bind(arena, segment, PLACE, ROOM)
+    assert binder.bind(arena, segment, PLACE, ROOM) is first
+    assert binder.bind(arena, segment, (TensorRef(256, (2, 2)),), ROOM) is not first
+    assert binder.bind(MemoryId("g", 0), segment, PLACE, ROOM) is not first
+
+
+def test_places_of_single_large_requests_are_not_kept(segment: Segment) -> None:
+    binder = Binder(SIGNATURE)
+    large = MemoryId("f", 3)
+    assert binder.bind(large, segment, PLACE, ROOM) is not binder.bind(large, segment, PLACE, ROOM)
+
+
+def test_nothing_of_a_released_frontend_is_kept(segment: Segment) -> None:
+    binder = Binder(SIGNATURE)
+    gone = weakref.ref(binder.bind(MemoryId("f", 0), segment, PLACE, ROOM).inputs[0])
+    other = binder.bind(MemoryId("g", 0), segment, PLACE, ROOM)
+    binder.release("f")
+    assert gone() is None
+    assert binder.bind(MemoryId("g", 0), segment, PLACE, ROOM) is other
+
+
+def test_a_bounded_number_of_places_is_kept(segment: Segment) -> None:
+    binder = Binder(SIGNATURE)
+    arena = MemoryId("f", 0)
+    first = weakref.ref(binder.bind(arena, segment, PLACE, ROOM).inputs[0])
+    for number in range(1000):
+        binder.bind(MemoryId(f"f{number}", 0), segment, PLACE, ROOM)
+    assert first() is None

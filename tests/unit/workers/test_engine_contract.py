@@ -12,8 +12,8 @@ from common.arena import Segment
 from common.errors import Code
 from common.tensors import STORAGE, TensorSpec
 from tests.unit.workers.conftest import MEMORY, Bench
-from tests.unit.workers.models import TYPES, Tensors, fake_copies, openvino_copies
-from workers.engine import Array, Engine, LoadError, LoadOptions, MemoryId, Model, Run, RunResult
+from tests.unit.workers.models import TYPES, Tensors, fake_copies, model_config, openvino_copies
+from workers.engine import Array, Binding, Engine, LoadError, MemoryId, Model, Run, RunResult, VariableModel
 from workers.fake_engine import FakeEngine
 from workers.openvino_engine import OpenVinoEngine
 
@@ -37,7 +37,9 @@ def load(engine: Engine, tmp_path: Path, bench: Bench) -> Iterator[Load]:
 
     def load_copies(*tensors: tuple[str, str, tuple[int, ...]], nireq: int = 1) -> Model:
         write = fake_copies if isinstance(engine, FakeEngine) else openvino_copies
-        models.append(engine.load(write(tmp_path / "1", tensors), LoadOptions(nireq, {})))
+        model = engine.load(write(tmp_path / "1", tensors), model_config(nireq))
+        assert not isinstance(model, VariableModel)
+        models.append(model)
         return models[-1]
 
     yield load_copies
@@ -129,7 +131,7 @@ def test_released_memory_can_be_unmapped_and_other_memory_used(load: Load, bench
         run = other.prepare(model, [given])
         run.memory = MemoryId("another", 0)
         assert other.wait(model, run).error is None
-        run.inputs = run.outputs = ()
+        run.forget()
     model.release(MemoryId("another", 0))
     other.segment.close()
     (output,) = bench.infer(model, [given])
@@ -153,9 +155,9 @@ def test_more_than_a_reply_may_hold_is_refused(load: Load) -> None:
         for size, code in ((bound, None), (bound + 1, Code.RESOURCE_EXHAUSTED)):
             bench = Bench()
             run = bench.prepare(model, [np.zeros(1, np.uint8)])
-            run.inputs = [np.ndarray((size,), np.uint8, segment.buffer)]
+            run.binding = Binding([np.ndarray((size,), np.uint8, segment.buffer)], run.outputs)
             result = bench.wait(model, run)
-            run.inputs = run.outputs = ()
+            run.forget()
             model.release(MEMORY)
             bench.segment.close()
             if code is None:
@@ -176,20 +178,21 @@ def test_incomplete_directory_is_a_load_error_without_its_path(
     if missing == "model.bin":
         (tmp_path / "model.xml").write_text("<net/>")
     with pytest.raises(LoadError) as raised:
-        engine.load(tmp_path, LoadOptions(1, {}))
+        engine.load(tmp_path, model_config(1))
     assert raised.value.reason
     assert str(tmp_path) not in raised.value.reason
 
 
 def test_directory_that_is_not_there(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(LoadError):
-        engine.load(tmp_path / "gone", LoadOptions(1, {}))
+        engine.load(tmp_path / "gone", model_config(1))
 
 
 def test_closed_model_holds_no_memory(engine: Engine, tmp_path: Path) -> None:
     tensors: Tensors = [("in_0", "float32", (4,))]
     write = fake_copies if isinstance(engine, FakeEngine) else openvino_copies
-    model = engine.load(write(tmp_path / "1", tensors), LoadOptions(1, {}))
+    model = engine.load(write(tmp_path / "1", tensors), model_config(1))
+    assert not isinstance(model, VariableModel)
     bench = Bench()
     bench.infer(model, [np.zeros(4, np.float32)])
     model.close()

@@ -60,6 +60,13 @@ def test_names_of_2020_become_those_of_today() -> None:
     assert "CPU_THREADS_NUM=3 is INFERENCE_NUM_THREADS=3 now" in notes
 
 
+def test_names_whose_successors_are_not_known_stay() -> None:
+    given = {"CPU_BIND_THREAD": "NO", "CPU_THREADS_NUM": "3"}
+    properties, notes = translate(given, {"CPU_BIND_THREAD"})
+    assert properties == {"CPU_BIND_THREAD": "NO", "INFERENCE_NUM_THREADS": "3"}
+    assert notes == ["CPU_THREADS_NUM=3 is INFERENCE_NUM_THREADS=3 now"]
+
+
 @pytest.mark.parametrize("swap", [False, True])
 def test_a_name_of_today_wins(swap: bool) -> None:
     pairs = [("NUM_STREAMS", "4"), ("CPU_THROUGHPUT_STREAMS", "2")]
@@ -67,7 +74,8 @@ def test_a_name_of_today_wins(swap: bool) -> None:
 
 
 def test_openvino_pins_nothing() -> None:
-    assert host_defaults(4) == {"INFERENCE_NUM_THREADS": "4", "ENABLE_CPU_PINNING": "NO"}
+    expected = {"INFERENCE_NUM_THREADS": "4", "ENABLE_CPU_PINNING": "NO"}
+    assert host_defaults(4, {"ENABLE_CPU_PINNING": "NO"}) == expected
 
 
 @pytest.mark.parametrize(

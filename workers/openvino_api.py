@@ -1,0 +1,97 @@
+"""The one place that knows which OpenVINO this is: what the other modules use of it, by the same names in all releases.
+
+From 2023 on, everything is in the package `openvino`; in 2022 it is in `openvino.runtime`. The differences in behaviour
+that matter here are few, and each has a function below.
+"""
+
+import inspect
+from typing import Any
+
+try:
+    from openvino import (
+        CompiledModel,
+        ConstOutput,
+        Core,
+        InferRequest,
+        Model,
+        PartialShape,
+        Shape,
+        Tensor,
+        get_version,
+    )
+except ImportError:
+    from openvino.runtime import (
+        CompiledModel,
+        ConstOutput,
+        Core,
+        InferRequest,
+        Model,
+        PartialShape,
+        Shape,
+        Tensor,
+        get_version,
+    )
+
+__all__ = [
+    "CompiledModel",
+    "ConstOutput",
+    "Core",
+    "InferRequest",
+    "Model",
+    "PartialShape",
+    "Shape",
+    "Tensor",
+    "release",
+]
+
+_NAMES_PINNING = "ENABLE_CPU_PINNING"
+_STATES = {"ReadValue", "Assign"}
+
+
+def release() -> str:
+    """Which OpenVINO this is, e.g. `2026.4.1`."""
+    return str(get_version()).partition("-")[0]
+
+
+def _takes_share_options() -> bool:
+    """Releases before 2023.2 have no such options: they copy outputs into a dictionary that nobody looks at."""
+    return "share_outputs" in inspect.signature(InferRequest.infer).parameters
+
+
+INFER_OPTIONS: dict[str, Any] = (
+    {"share_inputs": True, "share_outputs": True} if _takes_share_options() else {}
+)
+"""For InferRequest.infer: copy nothing."""
+
+START_OPTIONS: dict[str, Any] = {"share_inputs": True} if _takes_share_options() else {}
+"""For InferRequest.start_async, likewise."""
+
+
+def read_whole_files(core: Core) -> None:
+    """Have weights read into memory; 2022 knows no other way, nor the property.
+
+    Weights that stay mapped from their file are a SIGBUS once somebody truncates it to write it anew.
+    """
+    if not release().startswith("2022."):
+        core.set_property({"ENABLE_MMAP": False})
+
+
+def pinning_off(core: Core) -> dict[str, str]:
+    """The property by which the CPU plugin leaves the affinity of its threads alone."""
+    return {_NAMES_PINNING: "NO"} if _knows(core, _NAMES_PINNING) else {"AFFINITY": "NONE"}
+
+
+def old_names(core: Core) -> frozenset[str]:
+    """Properties of 2020 that this release takes under that name and no other."""
+    return frozenset() if _knows(core, _NAMES_PINNING) else frozenset({"CPU_BIND_THREAD"})
+
+
+def variables(model: Model) -> int:
+    """How many things a model remembers between inferences; 2022 does not list them."""
+    if hasattr(model, "get_variables"):
+        return len(model.get_variables())
+    return sum(node.get_type_name() in _STATES for node in model.get_ops())
+
+
+def _knows(core: Core, name: str) -> bool:
+    return name in core.get_property("CPU", "SUPPORTED_PROPERTIES")

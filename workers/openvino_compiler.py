@@ -1,0 +1,98 @@
+"""From a model that OpenVINO has read to compiled ones, and the version of which each request brings its shapes."""
+
+import workers.openvino_api as ov
+from common.tensors import Heads, Signature
+from workers.compile_cache import CompileCache
+from workers.engine import ShapeError
+from workers.openvino_model import OpenVinoModel
+from workers.pace import INLINE_NS, INLINE_PARALLEL_NS
+from workers.ports import Shapes
+from workers.reasons import reason_of
+from workers.shapes import fits
+from workers.signatures import (
+    Ports,
+    compiled_signature,
+    is_wholly_static,
+    open_signature,
+    passed_through,
+    reshape,
+)
+
+
+class Compiler:
+    """Compiles one version's model, in whatever shape it has, always for the same device and number of requests."""
+
+    def __init__(
+        self,
+        core: ov.Core,
+        device: str,
+        properties: dict[str, str],
+        nireq: int,
+        ports: tuple[Ports, Ports],
+        heads: Heads,
+    ) -> None:
+        self._core = core
+        self._device = device
+        self._properties = properties
+        self._nireq = nireq
+        self.ports = ports
+        self.heads = heads
+
+    def compile(
+        self, model: ov.Model, cache: CompileCache | None = None, notes: tuple[str, ...] = ()
+    ) -> OpenVinoModel:
+        """Compile it as it is. Raises whatever OpenVINO raises."""
+        if cache is None:
+            compiled = self._core.compile_model(model, self._device, self._properties)
+        else:
+            with cache.properties() as properties:
+                compiled = self._core.compile_model(model, self._device, {**properties, **self._properties})
+        signature = compiled_signature(compiled, self.ports, self.heads)
+        limit = self._inline_limit(model, compiled)
+        return OpenVinoModel(compiled, signature, passed_through(model), self._nireq, limit, notes)
+
+    def _inline_limit(self, model: ov.Model, compiled: ov.CompiledModel) -> int:
+        """Nanoseconds below which runs may be inferred on the caller's thread; 0: never."""
+        if self._device.upper() != "CPU" or not is_wholly_static(model):
+            return 0
+        return INLINE_NS if int(compiled.get_property("NUM_STREAMS")) <= 1 else INLINE_PARALLEL_NS
+
+
+class OpenVinoVariants:
+    """See workers.engine.VariableModel. Keeps the model as it was read, beside what is compiled of it."""
+
+    def __init__(self, model: ov.Model, compiler: Compiler, shapes: Shapes, first: OpenVinoModel) -> None:
+        """`first` is the model compiled as it was read, `shapes` what its inputs are open to."""
+        own = tuple(spec.shape for spec in first.signature.inputs)
+        is_static = all(spec.is_static for spec in first.signature.inputs)
+        if not is_static:
+            # It was compiled so that what would fail every request has failed already.
+            first.close()
+        self.notes = first.notes
+        self._first = (own, first) if is_static else None
+        self._compiler = compiler
+        self._model: ov.Model | None = model
+        self.signature: Signature = open_signature(model, shapes, compiler.ports, compiler.heads)
+
+    def take_first(self) -> tuple[Shapes, OpenVinoModel] | None:
+        """See workers.engine.VariableModel."""
+        first, self._first = self._first, None
+        return first
+
+    def compile(self, shapes: Shapes) -> OpenVinoModel:
+        """See workers.engine.VariableModel. Without the cache on disk, which clients could fill at will."""
+        assert self._model is not None, "a closed model is not compiled"
+        try:
+            reshape(self._model, dict(enumerate(shapes)))
+            variant = self._compiler.compile(self._model)
+        except Exception as error:
+            raise ShapeError(reason_of(error)) from error
+        for promised, own in zip(self.signature.outputs, variant.signature.outputs, strict=True):
+            if not fits(promised, own):
+                variant.close()
+                raise ShapeError(f"output {own.name!r} would have the shape {list(own.shape)}")
+        return variant
+
+    def close(self) -> None:
+        """See workers.engine.VariableModel."""
+        self._model = None

@@ -1,0 +1,239 @@
+"""A model that OpenVINO has compiled, and its infer requests.
+
+It owns `nireq` slots; a slot is an infer request with what it is bound to:
+
+    run ──▶ free slot ──set tensors──▶ infer() on the caller's thread         quick, wholly static models on CPU
+                                  └──▶ start_async() ─▶ callback ─▶ done      everything else
+
+Five habits of OpenVINO 2026 shape this module, each one seen, each one with its test:
+
+- A tensor over foreign memory does not keep that memory alive once it is set: a slot keeps the numpy views.
+- The callback of an asynchronous inference that fails is never called: `poll` finds the failure.
+- With one inference thread, infer() swallows exceptions and leaves stale outputs behind: it is used only for graphs in
+  which every shape is known, where no shape can turn out wrong.
+- Left to itself, it may give the outputs of dynamic shape of several infer requests one memory, which they overwrite
+  for each other: each request gets tensors of its own for them.
+- Setting the output that is an input passed through replaces that input: such outputs are copied by us.
+"""
+
+import contextlib
+import time
+from collections import deque
+from typing import TypeAlias, cast
+
+import numpy as np
+
+import workers.openvino_api as ov
+from common.errors import Code
+from common.messages import RequestKey
+from common.tensors import STORAGE, Signature, TensorSpec
+from workers.engine import Array, Binding, Done, MemoryId, Run, RunResult, collect, failure
+from workers.pace import Pace
+from workers.reasons import blames_shape, reason_of
+
+_Tensors: TypeAlias = tuple[list[tuple[int, ov.Tensor]], list[tuple[int, ov.Tensor]]]
+"""Of inputs and of outputs, by index."""
+
+_WARM_UP_RUNS = 4
+_WARM_UP_NS = 50_000_000
+_NOBODY = RequestKey("", 0)
+_FAILED = "Error occurred during inference execution"
+
+
+class _Slot:
+    """An infer request (made when first needed), what it is bound to, and what it runs."""
+
+    __slots__ = ("binding", "done", "memory", "request", "run")
+
+    def __init__(self) -> None:
+        self.request: ov.InferRequest | None = None
+        self.memory: MemoryId | None = None
+        self.binding: Binding | None = None
+        """What the request's tensors are set to. Keeps the memory behind them alive."""
+        self.run: Run | None = None
+        self.done: Done | None = None
+
+
+class OpenVinoModel:
+    """A compiled model and its infer requests."""
+
+    def __init__(
+        self,
+        compiled: ov.CompiledModel,
+        signature: Signature,
+        passed_through: dict[int, int],
+        nireq: int,
+        inline_limit_ns: int,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        """`inline_limit_ns`: runs quicker than this may be inferred on the caller's thread; 0: none."""
+        self.signature = signature
+        self.notes = notes
+        self._compiled: ov.CompiledModel | None = compiled
+        self._input_types = [port.get_element_type() for port in compiled.inputs]
+        self._output_types = [port.get_element_type() for port in compiled.outputs]
+        self._passed_through = passed_through
+        self._takes_any_shape = not all(spec.is_static for spec in signature.inputs)
+        self._slots = [_Slot() for _ in range(nireq)]
+        self._free = deque(self._slots)
+        self._pace = Pace(inline_limit_ns)
+        if inline_limit_ns:
+            self._warm_up()
+
+    def start(self, run: Run, done: Done) -> RunResult | None:
+        """See workers.engine.Model."""
+        slot = self._free.popleft()
+        try:
+            request = self._bind(slot, run)
+            if self._pace.is_quick:
+                request.infer(**ov.INFER_OPTIONS)
+                result = self._collect(request, run)
+                self._pace.record(time.monotonic_ns() - run.started)
+                self._free.append(slot)
+                return result
+            slot.run, slot.done = run, done
+            request.start_async(**ov.START_OPTIONS)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
+            slot.run = slot.done = None
+            self._reset(slot)
+            self._free.append(slot)
+            return self._failure(error)
+        return None
+
+    def poll(self) -> None:
+        """See workers.engine.Model."""
+        for slot in self._slots:
+            run, request = slot.run, slot.request
+            if run is None or request is None:
+                continue
+            try:
+                if not request.wait_for(0):
+                    continue
+                # Ended, and unless it is reported by now it never will be: a request that is started again while its
+                # callback is still returning loses the next call.
+                result = self._collect(request, run)
+            except Exception as error:  # noqa: BLE001 - the inference failed
+                result = self._failure(error)
+            if slot.run is run:
+                self._finish(slot, run, result)
+
+    def release(self, memory: MemoryId) -> None:
+        """See workers.engine.Model."""
+        for slot in self._slots:
+            if slot.memory == memory:
+                self._reset(slot)
+
+    def close(self) -> None:
+        """See workers.engine.Model."""
+        for slot in self._slots:
+            self._reset(slot)
+        self._compiled = None
+
+    def _bind(self, slot: _Slot, run: Run) -> ov.InferRequest:
+        request = slot.request or self._create_request(slot)
+        binding = run.binding
+        if slot.binding is binding:
+            return request
+        slot.memory = run.memory
+        if binding.tensors is None:
+            binding.tensors = self._tensors(binding)
+        inputs, outputs = cast("_Tensors", binding.tensors)
+        for index, tensor in inputs:
+            request.set_input_tensor(index, tensor)
+        for index, tensor in outputs:
+            request.set_output_tensor(index, tensor)
+        # Only now, because some tensors of the last binding were set until here.
+        slot.binding = binding
+        return request
+
+    def _tensors(self, binding: Binding) -> "_Tensors":
+        inputs = [
+            (index, ov.Tensor(array, ov.Shape(array.shape), self._input_types[index]))
+            for index, array in enumerate(binding.inputs)
+        ]
+        outputs = [
+            (index, ov.Tensor(place, ov.Shape(place.shape), self._output_types[index]))
+            for index, place in enumerate(binding.outputs)
+            if place is not None and index not in self._passed_through
+        ]
+        return inputs, outputs
+
+    def _create_request(self, slot: _Slot) -> ov.InferRequest:
+        assert self._compiled is not None, "a closed model runs nothing"
+        request = slot.request = self._compiled.create_infer_request()
+        request.set_callback(self._called_back, slot)
+        for index, spec in enumerate(self.signature.outputs):
+            if not spec.is_static and index not in self._passed_through:
+                empty = ov.Shape([max(0, length) for length in spec.shape] or [0])
+                request.set_output_tensor(index, ov.Tensor(self._output_types[index], empty))
+        return request
+
+    def _called_back(self, slot: _Slot) -> None:
+        """By one of OpenVINO's threads, after an inference that went well."""
+        run, request = slot.run, slot.request
+        if run is None or request is None:
+            return
+        try:
+            result = self._collect(request, run)
+        except Exception as error:  # noqa: BLE001 - nobody would hear of it
+            result = self._failure(error)
+        self._pace.record(time.monotonic_ns() - run.started)
+        self._finish(slot, run, result)
+
+    def _finish(self, slot: _Slot, run: Run, result: RunResult) -> None:
+        done = slot.done
+        slot.run = slot.done = None
+        self._free.append(slot)
+        assert done is not None, "a slot that runs something has somebody to tell"
+        done(run, result)
+
+    def _collect(self, request: ov.InferRequest, run: Run) -> RunResult:
+        produced: list[Array] = []
+        for index, place in enumerate(run.outputs):
+            source = self._passed_through.get(index)
+            if source is not None:
+                array = run.inputs[source]
+                if place is not None:
+                    np.copyto(place, array)
+            elif place is not None:
+                array = place
+            else:
+                array = request.get_output_tensor(index).data
+            produced.append(array)
+        return collect(run, produced)
+
+    def _failure(self, error: Exception) -> RunResult:
+        at_fault = self._takes_any_shape and blames_shape(error)
+        code = Code.INVALID_ARGUMENT if at_fault else Code.INTERNAL
+        return failure(code, f"{_FAILED}: {reason_of(error)}")
+
+    def _reset(self, slot: _Slot) -> None:
+        """Forget the infer request with everything that it is bound to; the next run gets a new one."""
+        request, slot.request = slot.request, None
+        if request is not None:
+            # Its destructor waits for the callback's end, holding the lock that the callback needs to end.
+            with contextlib.suppress(Exception):
+                request.wait()
+        del request
+        slot.memory = None
+        slot.binding = None
+
+    def _warm_up(self) -> None:
+        """Measure on zeros, in memory of our own."""
+        memory = MemoryId("", -1)
+        inputs = [_zeros(spec) for spec in self.signature.inputs]
+        outputs = [_zeros(spec) for spec in self.signature.outputs]
+        slot = self._slots[0]
+        begun = time.monotonic_ns()
+        for _ in range(_WARM_UP_RUNS):
+            run = Run(_NOBODY, memory, Binding(inputs, outputs), time.monotonic_ns())
+            self._bind(slot, run).infer(**ov.INFER_OPTIONS)
+            now = time.monotonic_ns()
+            self._pace.record(now - run.started)
+            if now - begun > _WARM_UP_NS:
+                break
+        self.release(memory)
+
+
+def _zeros(spec: TensorSpec) -> Array:
+    return np.zeros(spec.shape, STORAGE[spec.dtype])
