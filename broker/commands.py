@@ -5,7 +5,9 @@ from typing import TypeAlias
 import msgspec
 
 from broker.fleet import ProgramCommand, Slot
-from common.messages import LoadedVersion, Message, ProcessId
+from common.config import DeviceConfig, ModelConfig
+from common.messages import Message, ProcessId, VersionId
+from common.tensors import Signature
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
@@ -34,6 +36,36 @@ class RunPrograms(msgspec.Struct, frozen=True):
     commands: tuple[ProgramCommand, ...]
 
 
+class WantedModel(msgspec.Struct, frozen=True):
+    """A model of the configuration in force, or one that has left it and not ended yet."""
+
+    config: ModelConfig
+    revision: int = 0
+    own_revisions: dict[int, int] = {}
+    removed: bool = False
+
+
+class ServedVersion(msgspec.Struct, frozen=True):
+    """A version that requests name."""
+
+    version: VersionId
+    path: str
+    signature: Signature
+    config: ModelConfig
+    """By which it was loaded; the model's may be another by now."""
+    notes: tuple[str, ...] = ()
+    """That were logged."""
+    leaving: bool = False
+    """Requests of it may be unanswered, new ones are not to come."""
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """What is to be served, and how the workers of each device are run."""
+
+    models: tuple[ModelConfig, ...]
+    devices: dict[str, DeviceConfig] = {}
+
+
 class WantedState(msgspec.Struct, frozen=True):
     """What a successor of this broker must know; written down before anybody is told of it."""
 
@@ -41,9 +73,25 @@ class WantedState(msgspec.Struct, frozen=True):
     announced: bool = False
     """Whether the ready lines were printed."""
     serial: int = 0
-    replicas: dict[str, int] = {}
+    """Number of the next worker slot."""
     slots: tuple[Slot, ...] = ()
-    served: tuple[LoadedVersion, ...] = ()
+    pools: dict[str, int] = {}
+    """Workers by device, of leaving devices too."""
+    scaled: dict[str, int] = {}
+    """Workers of the devices that were scaled by hand."""
+    generation: int = 0
+    """Of the configuration in force: counts its changes since the start."""
+    configuration: Configuration | None = None
+    """None: what the server was started with."""
+    file: Configuration | None = None
+    """What the configuration file last said; None: what the server was started with."""
+    config_error: str = ""
+    """Why the configuration file, as it is now, is not in force."""
+    last_revision: int = 0
+    """Highest that was ever given to a version."""
+    models: tuple[WantedModel, ...] = ()
+    """Revisions of the configured models, and those models that are leaving."""
+    served: tuple[ServedVersion, ...] = ()
 
 
 class SaveWanted(msgspec.Struct, frozen=True):

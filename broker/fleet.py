@@ -10,7 +10,8 @@ the next list. One batch of commands is under way at a time.
            retiring: drained ─▶ Stop ─▶ Remove
 
 Scaling replaces a pool's workers one by one, each new one serving before an old one goes, because a worker's share of
-the cores is fixed when it compiles.
+the cores is fixed when it compiles. A device that is to be run otherwise (by another interpreter, emulated) is replaced
+in the same way.
 """
 
 import re
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from common.backoff import delay_ns
+from common.config import DeviceConfig
 from common.messages import ProcessId
 
 HELLO_TIMEOUT_NS = 60_000_000_000
@@ -28,6 +30,9 @@ SILENCE_TIMEOUT_NS = 5_000_000_000
 
 PROOF_OF_LIFE_NS = 10_000_000_000
 """A worker that lived so long has not failed to start: its next death begins the back-off anew."""
+
+FAILED_STARTS = 3
+"""A worker that has ended so often in a row is said not to come up; it is started again all the same."""
 
 RELIST_NS = 1_000_000_000
 RETRY_NS = 20_000_000
@@ -45,6 +50,10 @@ class Slot:
     index: int = 0
     of: int = 1
     trial: bool = False
+    python: str = ""
+    """Interpreter that runs it; empty: the server's."""
+    emulate_on: str = ""
+    """Device that stands in for its own; empty: none."""
 
     @property
     def program(self) -> str:
@@ -113,14 +122,33 @@ class Post:
     running: bool = False
     """Whether supervisord believes that it runs."""
     kill_sent: bool = False
+    ordered: bool = False
+    """Was told to start, and no process has been seen since."""
+
+    def note_death(self, now: int) -> None:
+        """Its process has ended, or never came to be: it starts again after its back-off."""
+        lived = now - self.started_at if self.process is not None else 0
+        self.deaths = 1 if lived >= PROOF_OF_LIFE_NS else self.deaths + 1
+        self.restarts += 1
+        self.next_start = now + delay_ns(self.deaths)
+        self.process = None
+        self.connected = self.inherited = self.ordered = False
 
 
 class Fleet:
     """All pools of workers."""
 
-    def __init__(self, wanted: dict[str, int], slots: tuple[Slot, ...], serial: int) -> None:
+    def __init__(
+        self,
+        wanted: dict[str, int],
+        slots: tuple[Slot, ...],
+        serial: int,
+        devices: dict[str, DeviceConfig] | None = None,
+    ) -> None:
         self.wanted = dict(wanted)
-        """Replicas by device."""
+        """Replicas by device; workers of other devices are to go."""
+        self.devices = dict(devices or {})
+        """How the workers of a device are run, where that is special."""
         self.serial = serial
         """Number of the next slot."""
         self.posts = {slot.name: Post(slot) for slot in slots}
@@ -155,10 +183,14 @@ class Fleet:
                 post.kill_sent = False
                 post.silent_since = post.started_at = now
                 post.inherited = first
+                post.ordered = False
                 found.append(post)
         for post in self.posts.values():
             if post.slot.program not in seen:
                 post.known = post.running = False
+            elif post.ordered and not post.running:
+                # It ended before anybody saw its process, or there is no such program.
+                post.note_death(now)
         # One whose name a slot has been given since is that slot's now.
         strays = seen - by_program.keys()
         self._strays = {name: runs for name, runs in self._strays.items() if name in strays}
@@ -171,6 +203,8 @@ class Fleet:
         """supervisord did not answer: look again soon."""
         self._busy = False
         self._next_plan = now + RELIST_NS // 4
+        for post in self.posts.values():
+            post.ordered = False
 
     def hello(self, name: str, process: ProcessId, now: int) -> Post | None:
         """A worker has said who it is; None for one that has no place (it is left to `plan` to stop it)."""
@@ -181,7 +215,7 @@ class Fleet:
             post.process = process
             post.started_at = now
         post.connected = True
-        post.inherited = False
+        post.inherited = post.ordered = False
         return post
 
     def died(self, process: ProcessId, now: int) -> Post | None:
@@ -189,20 +223,20 @@ class Fleet:
         self._dead.add(process)
         for post in self.posts.values():
             if post.process == process:
-                lived = now - post.started_at
-                post.deaths = 1 if lived >= PROOF_OF_LIFE_NS else post.deaths + 1
-                post.restarts += 1
-                post.next_start = now + delay_ns(post.deaths)
-                post.process = None
-                post.connected = post.inherited = False
+                post.note_death(now)
                 self._next_plan = now
                 return post
         return None
 
+    def configure(self, wanted: dict[str, int], devices: dict[str, DeviceConfig], now: int) -> None:
+        """Want this many workers of these devices, run in this way, and no other workers from now on."""
+        if wanted != self.wanted or devices != self.devices:
+            self.wanted, self.devices = dict(wanted), dict(devices)
+            self._next_plan = now
+
     def scale(self, device: str, replicas: int, now: int) -> None:
         """Want this many workers of a device from now on."""
-        self.wanted[device] = replicas
-        self._next_plan = now
+        self.configure({**self.wanted, device: replicas}, self.devices, now)
 
     def hurry(self, now: int) -> None:
         """Something has changed that `plan` should see at once."""
@@ -210,7 +244,10 @@ class Fleet:
 
     def want_trial(self, device: str, now: int) -> None:
         """Have one worker that serves nothing, beside the pool."""
-        if not any(post.slot.device == device and post.slot.trial for post in self.posts.values()):
+        trials = [post for post in self.posts.values() if post.slot.device == device and post.slot.trial]
+        if any(not self.is_run_as_wanted(post.slot) for post in trials):
+            self.end_trial(device, now)
+        elif not trials:
             self._new_slot(device, 0, 1, trial=True)
             self._next_plan = now
 
@@ -223,8 +260,12 @@ class Fleet:
 
     # ---- decisions
 
-    def advance(self, serving: frozenset[str], now: int) -> list[str]:
-        """Bring each pool one step nearer to what is wanted. Returns the slots that are to be drained now."""
+    def advance(self, serving: frozenset[str], vital: frozenset[str], now: int) -> list[str]:
+        """Bring each pool one step nearer to what is wanted. Returns the slots that are to be drained now.
+
+        `serving` are workers that serve all there is to serve of their device, `vital` devices of which anything is
+        served: only those need their old workers while new ones get ready.
+        """
         drain: list[str] = []
         for device, replicas in self.wanted.items():
             current, old = self._pool(device, replicas, serving)
@@ -234,7 +275,14 @@ class Fleet:
                 for index in missing if not old else missing[:1]:
                     self._new_slot(device, index, replicas, trial=False)
                     self._next_plan = now
-            drain.extend(self._retire_old(old, len(current) - len(starting), replicas, serving))
+            if device in vital:
+                drain.extend(self._retire_old(old, len(current) - len(starting), replicas, serving))
+            elif current:
+                drain.extend(self._retire(old))
+        leaving = [post for post in self.posts.values() if post.slot.device not in self.wanted]
+        drain.extend(self._retire([post for post in leaving if not post.retiring]))
+        if drain:
+            self._next_plan = now
         return drain
 
     def _pool(self, device: str, replicas: int, serving: frozenset[str]) -> tuple[list[Post], list[Post]]:
@@ -247,22 +295,24 @@ class Fleet:
         current: dict[int, Post] = {}
         # Scaled to and fro, a share may have two workers: the one that serves stays.
         for post in sorted(pool, key=lambda one: one.slot.name not in serving):
-            if post.slot.of == replicas:
+            if post.slot.of == replicas and self.is_run_as_wanted(post.slot):
                 current.setdefault(post.slot.index, post)
         stay = list(current.values())
         return stay, [post for post in pool if post not in stay]
 
-    @staticmethod
-    def _retire_old(old: list[Post], served: int, replicas: int, serving: frozenset[str]) -> list[str]:
+    def _retire_old(self, old: list[Post], served: int, replicas: int, serving: frozenset[str]) -> list[str]:
         """Old workers that the new ones make up for, those that serve nothing (dead, or failing to start) first."""
         if not old:
             return []
         floor = min(replicas, max(post.slot.of for post in old))
         spare = served + len(old) - floor if served else 0
-        retired = sorted(old, key=lambda post: post.slot.name in serving)[: max(0, spare)]
-        for post in retired:
+        return self._retire(sorted(old, key=lambda post: post.slot.name in serving)[: max(0, spare)])
+
+    @staticmethod
+    def _retire(posts: list[Post]) -> list[str]:
+        for post in posts:
             post.retiring = True
-        return [post.slot.name for post in retired]
+        return [post.slot.name for post in posts]
 
     def plan(self, now: int) -> list[ProgramCommand] | None:
         """The batch that supervisord is to be given now (empty: only list the programs); None for nothing yet."""
@@ -298,6 +348,27 @@ class Fleet:
             return None
         return frozenset(
             post.slot.device for post in self.posts.values() if post.inherited and post.process is not None
+        )
+
+    def failing(self) -> dict[str, int]:
+        """Devices of which no worker comes up: how often in a row their workers have ended, at the least."""
+        deaths: dict[str, int] = {}
+        for post in self.posts.values():
+            if not post.slot.trial and not post.retiring:
+                count = 0 if post.connected else post.deaths
+                deaths[post.slot.device] = min(count, deaths.get(post.slot.device, count))
+        return {device: count for device, count in deaths.items() if count >= FAILED_STARTS}
+
+    def is_run_as_wanted(self, slot: Slot) -> bool:
+        """Whether a worker is run as its device is configured now."""
+        how = self.devices.get(slot.device, DeviceConfig())
+        return (slot.python, slot.emulate_on) == (how.python, how.emulate_on)
+
+    def is_restless(self) -> bool:
+        """Whether a worker is to go that is not told so yet, or may still have something in hand."""
+        return any(
+            not post.drained if post.retiring else post.slot.device not in self.wanted
+            for post in self.posts.values()
         )
 
     def slots(self) -> tuple[Slot, ...]:
@@ -340,6 +411,7 @@ class Fleet:
         if now < post.next_start:
             self._next_plan = min(self._next_plan, post.next_start)
             return []
+        post.ordered = True
         return [Start(program)] if post.known else [Add(post.slot), Start(program)]
 
     def _forget_gone(self) -> None:
@@ -349,4 +421,5 @@ class Fleet:
     def _new_slot(self, device: str, index: int, of: int, *, trial: bool) -> None:
         name = f"{device}-{self.serial}" + ("-trial" if trial else "")
         self.serial += 1
-        self.posts[name] = Post(Slot(name, device, index, of, trial))
+        how = self.devices.get(device, DeviceConfig())
+        self.posts[name] = Post(Slot(name, device, index, of, trial, how.python, how.emulate_on))

@@ -39,6 +39,8 @@ class Peers:
         self.workers: dict[str, Worker] = {}
         self.frontend_by_identity: dict[bytes, Frontend] = {}
         self.worker_by_identity: dict[bytes, Worker] = {}
+        self.storekeeper: bytes | None = None
+        """Identity of the storekeeper's present link."""
         self.refused: dict[str, int] = {}
         """Requests that frontends refused by themselves, by the name of the error code."""
         self.unknown_done = 0

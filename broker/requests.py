@@ -10,10 +10,11 @@ started does about requests of which it does not know yet whether a worker is ru
 """
 
 from broker.fleet import Fleet
-from broker.models import Registry
 from broker.outbox import Outbox
 from broker.peers import Frontend, Peers
-from broker.scheduler import Request, Scheduler
+from broker.registry import Registry
+from broker.scheduler import Scheduler
+from broker.work import Request
 from common.errors import Code, WireError
 from common.messages import (
     Completed,
@@ -151,7 +152,7 @@ class Requests:
         silent = self._fleet.silent_devices()
         if silent is not None:
             for request in self._scheduler.held():
-                if self._device(request.version) not in silent:
+                if not self._may_be_in(request.version, silent):
                     self._scheduler.release_held(request)
         if silent is not None and not silent:
             pending, self._unreleased = self._unreleased, []
@@ -184,7 +185,7 @@ class Requests:
             self._out.send(frontend.identity, Completed(submit.id, done.outputs, done.error), frames)
             return
         silent = self._fleet.silent_devices()
-        held = silent is None or self._device(submit.version) in silent
+        held = silent is None or self._may_be_in(submit.version, silent)
         self._scheduler.submit(Request(key, submit.version, submit, now), held=held)
 
     def _abandoned_again(self, key: RequestKey) -> None:
@@ -211,12 +212,12 @@ class Requests:
         self._out.send(self._peers.workers[request.worker].identity, message)
 
     def _is_recovering(self, version: VersionId) -> bool:
+        """Whether a version that is not known may become known yet: by its worker's Hello, or by a listing."""
         model = self._registry.models.get(version.model)
         silent = self._fleet.silent_devices()
-        return model is not None and (
-            silent is None or model.config.target_device in silent or not model.listed
-        )
+        return model is not None and (silent is None or bool(silent) or not model.listed)
 
-    def _device(self, version: VersionId) -> str:
-        model = self._registry.models.get(version.model)
-        return model.config.target_device if model is not None else ""
+    def _may_be_in(self, version: VersionId, silent: frozenset[str]) -> bool:
+        """Whether a worker of these devices may be running requests of the version."""
+        known = self._registry.find(version)
+        return bool(silent) if known is None else known.device in silent

@@ -8,136 +8,15 @@
 
 A worker has `nireq + 1` credits a version: `nireq` requests run, one waits ready. Of a version that answers within a
 fraction of a millisecond more may wait ready, as many as READY_NS take, so that they travel as one message and their
-answers too. Versions take turns. Each event costs the same whatever the number of queued requests.
+answers too. A worker defers requests whose shapes it compiles: they occupy no slot, need no credit, and no clock of
+inference runs for them. Versions take turns. Each event costs the same whatever the number of queued requests.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum
 
-from common.messages import RequestKey, Submit, VersionId
-
-READY_NS = 1_000_000
-"""What waits ready in a worker takes no longer than this, beyond the one request that may always wait there."""
-
-MAX_READY = 15
-
-_WEIGHT = 8
-"""The latest inference counts as one part in so many of the average."""
-
-
-class Phase(Enum):
-    """Where a request is."""
-
-    HELD = "held"
-    QUEUED = "queued"
-    SUSPECT = "suspect"
-    IN_HAND = "in hand"
-
-
-class Fate(Enum):
-    """Of a request whose worker has died."""
-
-    DROPPED = "dropped"
-    CONVICTED = "convicted"
-    SUSPECT = "suspect"
-    INNOCENT = "innocent"
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """A request from its Submit, or its adoption, until its answer."""
-
-    key: RequestKey
-    version: VersionId
-    submit: Submit | None
-    """None for one that a worker was running when this broker started and that no frontend has claimed yet."""
-    queued_at: int
-    phase: Phase = Phase.QUEUED
-    worker: str = ""
-    handed_at: int = 0
-    running_since: int = 0
-    """When it reached a slot of its worker; 0 while it waits ready there."""
-    suspect: bool = False
-    abandoned: bool = False
-    """Nobody waits for the answer, but a worker may still write to the block."""
-    timed_out: bool = False
-    """Its worker was killed because of it."""
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """A version loaded in a worker: what it has in hand, oldest first; the first `nireq` of them run."""
-
-    nireq: int
-    in_hand: "OrderedDict[RequestKey, Request]" = field(default_factory=OrderedDict)
-    ready: int = 1
-    """How many may wait ready."""
-    average_ns: int = READY_NS
-    """Of an inference, lately."""
-
-    @property
-    def credits(self) -> int:
-        """How many more requests may be handed over."""
-        return self.nireq + self.ready - len(self.in_hand)
-
-    def inferred(self, took_ns: int) -> None:
-        """An inference took this long."""
-        self.average_ns += (took_ns - self.average_ns) // _WEIGHT
-        self.ready = max(1, min(MAX_READY, READY_NS // max(1, self.average_ns)))
-
-    def fate(self, request: Request, *, blamed: bool, was_loading: bool) -> Fate:
-        """What the worker's death means for a request that it had in hand here. See Scheduler.worker_lost.
-
-        `blamed`: some request had exceeded the inference timeout. With several ready nobody knows which one was
-        running, as some may have been finished, their answers kept: then each is to be tried alone.
-        """
-        if request.abandoned or request.submit is None:
-            return Fate.DROPPED
-        if self.ready > 1 and len(self.in_hand) > 1:
-            mine = any(one.timed_out for one in self.in_hand.values())
-            return Fate.SUSPECT if mine or not blamed else Fate.INNOCENT
-        was_running = request in self.running()
-        if request.timed_out or (was_running and request.suspect and not was_loading):
-            return Fate.CONVICTED
-        return Fate.SUSPECT if was_running and not blamed else Fate.INNOCENT
-
-    def running(self) -> Iterator[Request]:
-        """Those that occupy a slot."""
-        for index, request in enumerate(self.in_hand.values()):
-            if index >= self.nireq:
-                return
-            yield request
-
-    def mark_running(self, now: int) -> None:
-        """Start the clocks of those that have just reached a slot."""
-        for request in self.running():
-            if not request.running_since:
-                request.running_since = now
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A worker as the scheduler sees it."""
-
-    slot: str
-    lanes: dict[VersionId, Lane] = field(default_factory=dict)
-    in_hand: int = 0
-    draining: bool = False
-    """Gets nothing new: it is about to be stopped."""
-    alone: Request | None = None
-    """The suspect that this worker is kept free for, or is running."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a worker's death means for the requests it had in hand."""
-
-    convicted: tuple[Request, ...] = ()
-    """Ran alone at a second death, or exceeded the inference timeout: to be answered with an error."""
-    dropped: tuple[Request, ...] = ()
-    """Nobody waits for them: their blocks are free now."""
+from broker.work import Fate, Lane, Phase, Request, Verdict, Worker
+from common.messages import RequestKey, VersionId
 
 
 class Scheduler:
@@ -195,6 +74,23 @@ class Scheduler:
         self._forget(request)
         return request
 
+    def defer(self, slot: str, keys: tuple[RequestKey, ...], now: int) -> None:
+        """A worker compiles the shapes of these requests, which it has in hand."""
+        for request, lane in self._of_worker(slot, keys):
+            if lane.in_hand.pop(request.key, None) is not None:
+                lane.deferred[request.key] = request
+                request.deferred_since, request.running_since = now, 0
+                lane.mark_running(now)
+                self._activate(request.version)
+
+    def resume(self, slot: str, keys: tuple[RequestKey, ...], now: int) -> None:
+        """These deferred requests can run now."""
+        for request, lane in self._of_worker(slot, keys):
+            if lane.deferred.pop(request.key, None) is not None:
+                lane.in_hand[request.key] = request
+                request.deferred_since = 0
+                lane.mark_running(now)
+
     def cancel(self, key: RequestKey) -> Request | None:
         """Nobody waits any more. The request if it is gone with that; None while a worker may still write."""
         request = self.requests.get(key)
@@ -240,7 +136,7 @@ class Scheduler:
             return Verdict()
         if worker.alone is not None and worker.alone.phase is not Phase.IN_HAND:
             self._release_reservation(worker)
-        in_hand = [(lane, request) for lane in worker.lanes.values() for request in lane.in_hand.values()]
+        in_hand = [(lane, request) for lane in worker.lanes.values() for request in lane.everything()]
         blamed = any(request.timed_out for _, request in in_hand)
         fates: dict[Fate, list[Request]] = {fate: [] for fate in Fate}
         for lane, request in in_hand:
@@ -293,8 +189,10 @@ class Scheduler:
                 active[version] = None
         return handed
 
-    def overdue(self, now: int, limit_ns: int) -> list[Request]:
-        """Running requests that have occupied a slot for `limit_ns`; marked, so that they are convicted."""
+    def overdue(self, now: int, limit_ns: int, compile_limit_ns: int = 1 << 62) -> list[Request]:
+        """Requests that have occupied a slot for `limit_ns`, or waited for their shapes for `compile_limit_ns`; marked,
+        so that they are convicted.
+        """
         found = []
         for worker in self.workers.values():
             for lane in worker.lanes.values():
@@ -302,6 +200,10 @@ class Scheduler:
                 lane.mark_running(now)
                 for request in lane.running():
                     if now - request.running_since >= limit_ns:
+                        request.timed_out = True
+                        found.append(request)
+                for request in lane.deferred.values():
+                    if now - request.deferred_since >= compile_limit_ns:
                         request.timed_out = True
                         found.append(request)
         return found
@@ -313,7 +215,7 @@ class Scheduler:
         worker = self.workers.get(slot)
         if worker is None:
             return []
-        return [request for lane in worker.lanes.values() for request in lane.in_hand.values()]
+        return [request for lane in worker.lanes.values() for request in lane.everything()]
 
     def of_frontend(self, name: str) -> list[Request]:
         """Everything that a frontend has submitted and that is not answered."""
@@ -345,18 +247,19 @@ class Scheduler:
 
     def in_hand(self, version: VersionId) -> int:
         """Requests of a version that workers have in hand."""
-        return sum(
-            len(worker.lanes[version].in_hand) for worker in self.workers.values() if version in worker.lanes
-        )
+        lanes = [worker.lanes[version] for worker in self.workers.values() if version in worker.lanes]
+        return sum(len(lane.in_hand) + len(lane.deferred) for lane in lanes)
 
     def check(self) -> None:
         """Raise AssertionError if the bookkeeping contradicts itself. For tests."""
         seen: dict[RequestKey, str] = {}
         for worker in self.workers.values():
-            held = [request for lane in worker.lanes.values() for request in lane.in_hand.values()]
+            held = self.in_hand_of(worker.slot)
             assert worker.in_hand == len(held), f"{worker.slot}: counts {worker.in_hand}, has {len(held)}"
             for version, lane in worker.lanes.items():
-                for request in lane.in_hand.values():
+                assert not any(request.deferred_since for request in lane.in_hand.values())
+                assert all(request.deferred_since for request in lane.deferred.values())
+                for request in lane.everything():
                     assert request.phase is Phase.IN_HAND
                     assert request.worker == worker.slot
                     assert request.version == version
@@ -379,7 +282,7 @@ class Scheduler:
     def _enqueue(self, request: Request, *, first: bool = False) -> None:
         request.phase = Phase.QUEUED
         request.worker = ""
-        request.running_since = 0
+        request.running_since = request.deferred_since = 0
         queue = self._queues.setdefault(request.version, OrderedDict())
         queue[request.key] = request
         if first:
@@ -402,7 +305,7 @@ class Scheduler:
         request.suspect = True
         request.timed_out = False
         request.worker = ""
-        request.running_since = 0
+        request.running_since = request.deferred_since = 0
         self._suspects.append(request)
 
     def _hand_over(self, request: Request, worker: Worker, now: int) -> None:
@@ -416,6 +319,13 @@ class Scheduler:
             request.running_since = now
         worker.in_hand += 1
 
+    def _of_worker(self, slot: str, keys: tuple[RequestKey, ...]) -> Iterator[tuple[Request, Lane]]:
+        """Those that this worker has in hand, and their lanes."""
+        for key in keys:
+            request = self.requests.get(key)
+            if request is not None and request.phase is Phase.IN_HAND and request.worker == slot:
+                yield request, self.workers[slot].lanes[request.version]
+
     def _note(self, request: Request, inferring: int) -> None:
         lane = self.workers[request.worker].lanes.get(request.version)
         if lane is not None:
@@ -423,8 +333,9 @@ class Scheduler:
 
     def _detach(self, request: Request, worker: Worker) -> Lane | None:
         lane = worker.lanes.get(request.version)
-        if lane is not None and lane.in_hand.pop(request.key, None) is not None:
+        if lane is not None and lane.remove(request.key):
             worker.in_hand -= 1
+        request.deferred_since = 0
         if worker.alone is request:
             self._release_reservation(worker)
         return lane

@@ -40,6 +40,9 @@ class VersionStatus(msgspec.Struct, frozen=True):
     """Slots that have it loaded."""
     queued: int = 0
     running: int = 0
+    notes: tuple[str, ...] = ()
+    """What an operator should know of it."""
+    revision: int = 0
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
@@ -49,6 +52,12 @@ class ModelStatus(msgspec.Struct, frozen=True):
     versions: tuple[VersionStatus, ...] = ()
     error: str = ""
     """Why its storage could not be listed."""
+    base_path: str = ""
+    device: str = ""
+    labels: dict[str, int] = {}
+    """Of the versions that are known."""
+    leaving: bool = False
+    """It is not configured any more."""
 
 
 class PoolStatus(msgspec.Struct, frozen=True):
@@ -57,6 +66,10 @@ class PoolStatus(msgspec.Struct, frozen=True):
     device: str
     wanted: int
     serving: int
+    python: str = ""
+    """Interpreter of its workers; empty: the server's."""
+    emulated_on: str = ""
+    """Device that stands in for it; empty: none."""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -86,7 +99,10 @@ class Status(msgspec.Struct, frozen=True):
 
     ready: bool
     epoch: int = 0
+    configuration: int = 0
+    """Counts the changes of the configuration since the start."""
     config_error: str = ""
+    """Why the configuration file, as it is now, is not in force."""
     models: tuple[ModelStatus, ...] = ()
     pools: tuple[PoolStatus, ...] = ()
     workers: tuple[WorkerStatus, ...] = ()

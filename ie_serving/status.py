@@ -29,11 +29,15 @@ def render(status: Status) -> str:
     if status.config_error:
         parts.append(f"configuration: {_one_line(status.config_error)}")
     models = [row for model in status.models for row in _model_rows(model)]
-    parts.append(table(("MODEL", "VERSION", "STATE", "WORKERS", "QUEUED", "RUNNING", "ERROR"), models))
-    pools = [(pool.device, pool.wanted, pool.serving) for pool in status.pools]
-    parts.append(table(("DEVICE", "WANTED", "SERVING"), pools))
-    header = ("WORKER", "DEVICE", "PID", "STATE", "IN HAND", "RESTARTS", "LOADED")
-    parts.append(table(header, [_worker_row(worker) for worker in status.workers]))
+    header = ("MODEL", "VERSION", "STATE", "LABELS", "WORKERS", "QUEUED", "RUNNING", "ERROR")
+    parts.append(_without_empty(header, models, "LABELS"))
+    notes = [line for model in status.models for line in _notes(model)]
+    if notes:
+        parts.append("\n".join(notes))
+    pools = [(pool.device, pool.wanted, pool.serving, pool.emulated_on) for pool in status.pools]
+    parts.append(_without_empty(("DEVICE", "WANTED", "SERVING", "EMULATED ON"), pools, "EMULATED ON"))
+    columns = ("WORKER", "DEVICE", "PID", "STATE", "IN HAND", "RESTARTS", "LOADED")
+    parts.append(table(columns, [_worker_row(worker) for worker in status.workers]))
     frontends = [
         (frontend.name, frontend.kind, frontend.pid, "yes" if frontend.listening else "no", frontend.requests)
         for frontend in sorted(status.frontends, key=lambda frontend: frontend.name)
@@ -44,12 +48,14 @@ def render(status: Status) -> str:
 
 def _model_rows(model: ModelStatus) -> list[tuple[object, ...]]:
     if not model.versions:
-        return [(model.name, "-", "-", "-", 0, 0, _one_line(model.error) or "no version found yet")]
+        why = "is leaving" if model.leaving else "no version found yet"
+        return [(model.name, "-", "-", "", "-", 0, 0, _one_line(model.error) or why)]
     return [
         (
             model.name,
             version.version,
             version.state,
+            " ".join(label for label, number in sorted(model.labels.items()) if number == version.version),
             " ".join(version.workers) or "-",
             version.queued,
             version.running,
@@ -57,6 +63,25 @@ def _model_rows(model: ModelStatus) -> list[tuple[object, ...]]:
         )
         for version in model.versions
     ]
+
+
+def _notes(model: ModelStatus) -> list[str]:
+    return [
+        f"model {model.name} version {version.version}: {_one_line(note)}"
+        for version in model.versions
+        for note in version.notes
+    ]
+
+
+def _without_empty(header: Sequence[str], rows: Sequence[Sequence[object]], name: str) -> str:
+    """The table, without this column if it says nothing."""
+    index = header.index(name)
+    if any(row[index] for row in rows):
+        return table(header, rows)
+    return table(
+        [entry for place, entry in enumerate(header) if place != index],
+        [[entry for place, entry in enumerate(row) if place != index] for row in rows],
+    )
 
 
 def _worker_row(worker: WorkerStatus) -> tuple[object, ...]:

@@ -7,10 +7,22 @@ order of events. Links are first-in-first-out, as ZeroMQ's are; a socket that is
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from broker.commands import KillProcess, RunPrograms, SaveWanted, Send, Shutdown, WantedState, WatchProcess
+import msgspec
+
+from broker.commands import (
+    Configuration,
+    KillProcess,
+    RunPrograms,
+    SaveWanted,
+    Say,
+    Send,
+    Shutdown,
+    WantedState,
+    WatchProcess,
+)
 from broker.core import Core
 from broker.fleet import Add, Program, ProgramCommand, Remove, Start, Stop
 from broker.router import Router
@@ -21,9 +33,11 @@ from common.messages import (
     Cancel,
     Catalogue,
     Completed,
+    ConfigRead,
     Done,
     Execute,
     FrontendHello,
+    Keep,
     Load,
     Loaded,
     LoadedVersion,
@@ -31,8 +45,12 @@ from common.messages import (
     Message,
     OutputRef,
     ProcessId,
+    ReadConfig,
+    Reconfigure,
+    Reconfigured,
     Released,
     RequestKey,
+    ScaleQuery,
     Snapshot,
     Stale,
     StorekeeperHello,
@@ -49,6 +67,7 @@ from common.messages import (
 from common.session import Command, LinkDown, LinkUp, Open, Session, State, WatchBroker
 from common.tensors import Signature, TensorSpec
 from frontends.ledger import Ledger
+from tests.unit.broker.registry_harness import check as check_registry
 
 SIGNATURE = Signature((TensorSpec("x", "float32", (1, 10)),), (TensorSpec("y", "float32", (1, 10)),))
 SECOND = 1_000_000_000
@@ -154,6 +173,11 @@ class SimFrontend(Peer):
         self.given_up: set[int] = set()
         self.catalogue: Catalogue | None = None
         self.stale: list[int] = []
+        self.asked: dict[int, str] = {}
+        """Requests that any version of the model may answer; one that has left is chosen anew, as clients expect."""
+        self.unserved: set[int] = set()
+        """Of those, the ones for which there was nothing to choose."""
+        self.reconfigured: dict[int, Reconfigured] = {}
         self.start()
 
     def hello(self) -> Message:
@@ -168,6 +192,26 @@ class SimFrontend(Peer):
         self.ledger.add(submit)
         if self.send(submit):
             self.ledger.sent(id_, self.world.now)
+        return id_
+
+    def ask(self, model: str) -> None:
+        """A request for the default version, as the catalogue has it now."""
+        best = self.default(model)
+        if best is None:
+            self.unserved.add(self.ledger.next_id())
+        else:
+            self.asked[self.submit(best)] = model
+
+    def default(self, model: str) -> VersionId | None:
+        for status in self.catalogue.models if self.catalogue else ():
+            servable = [one for one in status.versions if one.servable]
+            if status.name == model and servable:
+                return VersionId(model, servable[-1].version, servable[-1].revision)
+        return None
+
+    def reconfigure(self, models: tuple[ModelConfig, ...] | None) -> int:
+        id_ = self.ledger.next_id()
+        self.send(Reconfigure(id_, models))
         return id_
 
     def abandon(self, id_: int) -> None:
@@ -195,8 +239,14 @@ class SimFrontend(Peer):
             self.freed.add(message.id)
             if isinstance(message, Stale):
                 self.stale.append(message.id)
+                if message.id in self.asked:
+                    self.ask(self.asked.pop(message.id))
+                    return
             if not isinstance(message, Released):
                 self.answers[message.id] = message
+        elif isinstance(message, Reconfigured):
+            assert message.id not in self.reconfigured, "answered twice"
+            self.reconfigured[message.id] = message
 
 
 class SimWorker(Peer):
@@ -240,10 +290,12 @@ class SimWorker(Peer):
         if not self.loading:
             return
         load = self.loading.pop(0)
-        if fail:
+        if fail or self.world.fails(load):
             self.send(LoadFailed(load.version, "no such layer"))
             return
-        self.loaded[load.version] = LoadedVersion(load.version, load.config.nireq, SIGNATURE)
+        self.loaded[load.version] = LoadedVersion(
+            load.version, load.config.nireq, SIGNATURE, self.world.notes(load)
+        )
         self.send(Loaded(self.loaded[load.version]))
 
     def finish(self, index: int = 0) -> None:
@@ -256,23 +308,41 @@ class SimWorker(Peer):
 
 
 class SimStorekeeper(Peer):
-    """Says what storage holds."""
+    """Says what storage holds: of a base path that it is to watch once, and then when that changes."""
 
     def __init__(self, world: World) -> None:
-        super().__init__(world, "storekeeper")
+        super().__init__(world, f"storekeeper-{world.now}-{len(world.dead)}")
+        self.paths: dict[str, str] = {}
+        self.kept: tuple[str, ...] = ()
         self.start()
 
     def hello(self) -> Message:
+        self.paths = {}
         return StorekeeperHello(self.process)
 
     def on_message(self, message: Message) -> None:
         if isinstance(message, Watch):
-            for model in (one.model for one in message.models):
-                self.tell(model)
+            before, self.paths = self.paths, {one.model: one.base_path for one in message.models}
+            for model, path in self.paths.items():
+                if before.get(model) != path:
+                    self.tell(model)
+        elif isinstance(message, Keep):
+            self.kept = message.paths
+        elif isinstance(message, ReadConfig):
+            self.say_config(message.id)
 
     def tell(self, model: str) -> None:
-        versions = {number: f"/models/{model}/{number}" for number in self.world.storage.get(model, ())}
-        self.send(Snapshot(model, versions))
+        base = self.paths.get(model)
+        if base is not None:
+            held = self.world.storage.get(model, ())
+            self.send(Snapshot(model, {number: f"{base}/{number}" for number in held}, base_path=base))
+
+    def say_config(self, id_: int = 0) -> None:
+        file = self.world.file
+        if isinstance(file, str):
+            self.send(ConfigRead(error=file, id=id_))
+        else:
+            self.send(ConfigRead(file.models, file.devices, id=id_))
 
 
 @dataclass
@@ -297,9 +367,16 @@ class World:
     wanted: WantedState = field(default_factory=WantedState)
     deaths_in_hand: dict[RequestKey, int] = field(default_factory=dict)
     shutdown: Shutdown | None = None
+    said: list[Say] = field(default_factory=list)
+    fails: Callable[[Load], bool] = lambda _: False
+    """Which loads fail."""
+    notes: Callable[[Load], tuple[str, ...]] = lambda _: ()
+    """What workers note of what they load."""
     _pids: int = 100
 
     def __post_init__(self) -> None:
+        self.file: Configuration | str = Configuration(self.config.models, self.config.devices)
+        """What the configuration file says, or why it cannot be used."""
         self.batches: deque[tuple[ProgramCommand, ...]] = deque()
         self.frontends: dict[str, SimFrontend] = {}
         self.watched: set[ProcessId] = set()
@@ -317,14 +394,9 @@ class World:
         self.broker_process = self.new_process()
         self.batches.clear()
         self.watched.clear()
-        self.wanted = WantedState(
-            self.wanted.epoch + 1,
-            self.wanted.announced,
-            self.wanted.serial,
-            self.wanted.replicas,
-            self.wanted.slots,
-            self.wanted.served,
-        )
+        # As it would be read from the disk.
+        written = msgspec.json.decode(msgspec.json.encode(self.wanted), type=WantedState)
+        self.wanted = msgspec.structs.replace(written, epoch=written.epoch + 1)
         self.core = Core(self.config, self.wanted, self.broker_process, self.now)
         self.socket = MemorySocket(self)
         self.router = Router(self.socket, self.wanted.epoch)
@@ -349,6 +421,21 @@ class World:
         for key in in_hand:
             self.deaths_in_hand[key] = self.deaths_in_hand.get(key, 0) + 1
         self._end(worker)
+
+    def kill_storekeeper(self) -> None:
+        """The next one starts at once."""
+        self._end(self.storekeeper)
+        self.storekeeper = SimStorekeeper(self)
+
+    def store(self, model: str, *numbers: int) -> None:
+        """Have storage hold these versions."""
+        self.storage[model] = set(numbers)
+        self.storekeeper.tell(model)
+
+    def write_config(self, file: Configuration | str) -> None:
+        """Have the configuration file say this."""
+        self.file = file
+        self.storekeeper.say_config()
 
     def add_frontend(self, name: str) -> SimFrontend:
         self.frontends[name] = SimFrontend(self, name)
@@ -432,6 +519,8 @@ class World:
                 self.batches.append(command.commands)
             elif isinstance(command, Shutdown):
                 self.shutdown = command
+            elif isinstance(command, Say):
+                self.said.append(command)
         self.router.send(sends)
 
     def flow(self) -> None:
@@ -448,6 +537,10 @@ class World:
         for worker in self.workers():
             while worker.loading and worker.linked:
                 worker.finish_load()
+
+    def scale(self, device: str, replicas: int) -> None:
+        """As `ie_serving scale` does."""
+        self.core.control(b"control", ScaleQuery(device, replicas), self.now)
 
     def pass_time(self, ns: int) -> None:
         self.now += ns
@@ -481,9 +574,14 @@ class World:
                     break
             self.pass_time(SECOND // 4)
 
+    def says(self, text: str) -> list[Say]:
+        """What was logged that has this in it."""
+        return [one for one in self.said if text in one.text]
+
     # ---- what must always hold
 
     def check(self) -> None:
+        check_registry(self.core.registry)
         self.core.scheduler.check()
         holders: dict[RequestKey, str] = {}
         for worker in self.workers():
@@ -498,7 +596,7 @@ class World:
 def config(*names: str, workers: int = 1, nireq: int = 1) -> ServerConfig:
     """A server of these models, one frontend expected."""
     models = tuple(ModelConfig(name, f"/models/{name}", nireq=nireq) for name in names)
-    return ServerConfig(models, "/run/simulated", workers=workers)
+    return ServerConfig(models, "/run/simulated", workers=workers, config_path="/etc/models.json")
 
 
 def settled(*names: str, workers: int = 1, nireq: int = 1) -> World:

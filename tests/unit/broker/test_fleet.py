@@ -1,5 +1,6 @@
 """broker.fleet: from any state, planning and listing come to exactly the wanted programs."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from broker.fleet import (
     Start,
     Stop,
 )
+from common.config import DeviceConfig
 from common.messages import ProcessId
 
 SECOND = 1_000_000_000
@@ -43,6 +45,8 @@ class Supervisord:
         self.programs: dict[str, SimProgram] = {}
         self.pids = 100
         self.starts = 0
+        self.spoilt = False
+        """Whether programs end as soon as they are started."""
 
     def run(self, commands: list[ProgramCommand], *, fails: bool = False) -> None:
         for command in commands if not fails else []:
@@ -52,7 +56,10 @@ class Supervisord:
             program = self.programs.get(command.program)
             if program is None:
                 continue
-            if isinstance(command, Start) and program.state != "RUNNING":
+            if isinstance(command, Start) and self.spoilt:
+                self.starts += 1
+                program.state, program.process = "EXITED", None
+            elif isinstance(command, Start) and program.state != "RUNNING":
                 self.pids += 1
                 self.starts += 1
                 program.state, program.process = "RUNNING", ProcessId(self.pids, self.pids)
@@ -78,12 +85,14 @@ class Harness:
         self.supervisord = Supervisord()
         self.now = SECOND
         self.serving: set[str] = set()
+        self.vital = {"CPU"}
+        """Devices of which something is served, if only by workers that are dead now."""
         self.drains: list[str] = []
         self.least = 0
 
     def round(self, *, fails: bool = False) -> list[ProgramCommand] | None:
         """Advance and plan once; carry the batch out and list."""
-        self.drains += self.fleet.advance(frozenset(self.serving), self.now)
+        self.drains += self.fleet.advance(frozenset(self.serving), frozenset(self.vital), self.now)
         batch = self.fleet.plan(self.now)
         if batch is None:
             return None
@@ -160,7 +169,7 @@ def only(harness: Harness) -> Post:
 
 def test_the_first_thing_is_to_look() -> None:
     h = Harness()
-    h.fleet.advance(frozenset(), h.now)
+    h.fleet.advance(frozenset(), frozenset(), h.now)
     assert h.fleet.silent_devices() is None
     assert h.fleet.plan(h.now) == []
     assert h.fleet.plan(h.now) is None, "one batch at a time"
@@ -199,7 +208,7 @@ def test_programs_have_names_that_supervisord_takes(device: str, program: str) -
 
 def test_devices_that_look_alike_get_names_of_their_own() -> None:
     fleet = Fleet({"A:B": 1, "A,B": 1}, (), 0)
-    fleet.advance(frozenset(), 0)
+    fleet.advance(frozenset(), frozenset(), 0)
     assert len({post.slot.program for post in fleet.posts.values()}) == 2
 
 
@@ -231,7 +240,7 @@ def test_a_hello_that_was_under_way_when_its_sender_died() -> None:
 def test_a_hello_before_the_list_is_taken() -> None:
     """A worker may greet before supervisord's list that shows it has come."""
     h = Harness()
-    h.fleet.advance(frozenset(), h.now)
+    h.fleet.advance(frozenset(), frozenset(), h.now)
     h.fleet.plan(h.now)
     h.fleet.programs_seen((), h.now)
     h.now += RELIST_NS
@@ -325,7 +334,7 @@ def test_a_new_process_is_reported_to_be_watched_once() -> None:
     h = Harness()
     h.round()
     h.now += RELIST_NS
-    h.fleet.advance(frozenset(), h.now)
+    h.fleet.advance(frozenset(), frozenset(), h.now)
     batch = h.fleet.plan(h.now)
     assert batch is not None
     h.supervisord.run(batch)
@@ -422,6 +431,112 @@ def test_a_new_size_whose_workers_serve_nothing_leaves_the_old_ones_alone() -> N
     assert h.drains == []
     assert h.serving == old
     assert len(h.running()) == 3
+
+
+def test_where_nothing_is_served_the_old_workers_are_not_waited_for() -> None:
+    """Else each correction of a device that does not work would leave a worker more."""
+    h = settled(1)
+    h.serving.clear()
+    h.vital.clear()
+    for python in ("/opt/a", "/opt/b"):
+        h.fleet.configure({"CPU": 1}, {"CPU": DeviceConfig(python)}, h.now)
+        for _ in range(6):
+            h.round()
+            h.now += RELIST_NS
+            for post in h.fleet.posts.values():
+                post.drained = post.retiring
+        (post,) = h.fleet.posts.values()
+        assert post.slot.python == python
+
+
+# ---- devices
+
+
+def test_a_device_that_is_run_otherwise_is_replaced_one_by_one() -> None:
+    h = settled(2)
+    old = set(h.fleet.posts)
+    h.fleet.configure({"CPU": 2}, {"CPU": DeviceConfig("/opt/python", "GPU")}, h.now)
+    for _ in range(40):
+        h.round()
+        assert len(h.serving) >= 2
+        h.hellos()
+        assert len(h.serving) >= 2
+        h.now += RELIST_NS
+    assert not old & h.fleet.posts.keys()
+    assert h.shares() == [(0, 2), (1, 2)]
+    assert {(post.slot.python, post.slot.emulate_on) for post in h.fleet.posts.values()} == {
+        ("/opt/python", "GPU")
+    }
+
+
+def test_a_device_that_appears_gets_a_pool_and_one_that_disappears_loses_it() -> None:
+    h = settled(1)
+    h.fleet.configure({"CPU": 1, "GPU": 2}, {}, h.now)
+    h.settle(5)
+    assert sorted(post.slot.device for post in h.fleet.posts.values()) == ["CPU", "GPU", "GPU"]
+    h.fleet.configure({"GPU": 2}, {}, h.now)
+    h.round()
+    assert h.drains == ["CPU-0"]
+    assert "worker-CPU-0" in h.running(), "it is drained first"
+    h.settle(5)
+    assert [post.slot.device for post in h.fleet.posts.values()] == ["GPU", "GPU"]
+    assert len(h.running()) == 2
+
+
+def test_the_same_configuration_disturbs_nothing() -> None:
+    h = settled(2)
+    deadline = h.fleet.next_deadline()
+    h.fleet.configure({"CPU": 2}, {}, h.now)
+    assert h.fleet.next_deadline() == deadline
+    h.settle(5)
+    assert h.drains == []
+
+
+def test_a_trial_worker_is_run_as_its_device_is() -> None:
+    h = settled(1)
+    h.fleet.want_trial("CPU", h.now)
+    h.settle(3)
+    h.fleet.configure({"CPU": 1}, {"CPU": DeviceConfig("/opt/python")}, h.now)
+    for _ in range(8):
+        h.fleet.want_trial("CPU", h.now)
+        h.settle(1)
+    (trial,) = [post for post in h.fleet.posts.values() if post.slot.trial]
+    assert trial.slot.python == "/opt/python"
+
+
+# ---- workers that do not come up
+
+
+def test_a_program_that_ends_before_its_process_is_seen_is_backed_off_from() -> None:
+    h = settled(1)
+    h.kill("CPU-0", noticed=True)
+    h.supervisord.spoilt = True
+    starts = []
+    for _ in range(200):
+        before = h.supervisord.starts
+        h.round()
+        if h.supervisord.starts > before:
+            starts.append(h.now)
+        h.now += SECOND // 4
+    waits = [(later - earlier) // SECOND for earlier, later in itertools.pairwise(starts)]
+    assert waits == sorted(waits), "ever longer"
+    assert waits[-1] >= 8
+
+
+def test_a_device_of_which_no_worker_comes_up_says_so() -> None:
+    h = settled(2)
+    for _ in range(3):
+        h.kill("CPU-0", noticed=True)
+        h.restart()
+        h.serving.clear()
+    assert h.fleet.failing() == {}, "the other one lives"
+    for name in ("CPU-0", "CPU-1"):
+        h.kill(name, noticed=True)
+    h.fleet.posts["CPU-1"].deaths = 3
+    assert h.fleet.failing() == {"CPU": 3}
+    h.fleet.configure({"CPU": 2, "GPU": 1}, {}, h.now)
+    h.settle(30)
+    assert h.fleet.failing() == {}
 
 
 # ---- strays, and supervisord's troubles

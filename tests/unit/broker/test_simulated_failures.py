@@ -128,7 +128,7 @@ class FailingServer(RuleBasedStateMachine):
 
     @rule(replicas=st.integers(1, 3))
     def scale(self, replicas: int) -> None:
-        self.world.core.fleet.scale("CPU", replicas, self.world.now)
+        self.world.scale("CPU", replicas)
 
     # ---- what must hold
 

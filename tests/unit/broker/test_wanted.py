@@ -5,21 +5,50 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from broker.commands import WantedState
+from broker.commands import Configuration, ServedVersion, WantedModel, WantedState
 from broker.fleet import Slot
 from broker.wanted import load_wanted, save_wanted
-from common.messages import LoadedVersion, VersionId
+from common.config import BatchingParameters, DeviceConfig, ModelConfig, VersionPolicy
+from common.messages import VersionId
 from common.tensors import Signature, TensorSpec
 
+SHAPED = ModelConfig(
+    "m",
+    "/models/m",
+    batch_size="auto",
+    shape={"": (1, -1, 3)},
+    plugin_config={"NUM_STREAMS": "2"},
+    version_policy=VersionPolicy("specific", versions=(1, (1 << 63) - 1)),
+    labels={"stable": 1},
+    workers=2,
+    batching_parameters=BatchingParameters(allowed_batch_sizes=(4, 32)),
+)
+CONFIGURATION = Configuration((SHAPED,), {"MYRIAD": DeviceConfig("/opt/python", "CPU")})
 STATE = WantedState(
     epoch=3,
     announced=True,
     serial=9,
-    replicas={"CPU": 2, "MULTI:GPU,CPU": 1},
-    slots=(Slot("CPU-7", "CPU", 0, 2), Slot("CPU-8-trial", "CPU", 0, 1, trial=True)),
+    slots=(
+        Slot("CPU-7", "CPU", 0, 2),
+        Slot("CPU-8-trial", "CPU", 0, 1, trial=True),
+        Slot("MYRIAD-9", "MYRIAD", 0, 1, python="/opt/python", emulate_on="CPU"),
+    ),
+    pools={"CPU": 2, "MULTI:GPU,CPU": 1},
+    scaled={"CPU": 2},
+    generation=4,
+    configuration=CONFIGURATION,
+    file=Configuration((ModelConfig("n", "/n", shape="auto"),)),
+    config_error="models.json: not JSON",
+    last_revision=5,
+    models=(WantedModel(SHAPED, 5, {1: 4}), WantedModel(ModelConfig("gone", "/gone"), removed=True)),
     served=(
-        LoadedVersion(
-            VersionId("m", (1 << 63) - 1), 4, Signature((TensorSpec("x", "bfloat16", (-1, 3), True),), ())
+        ServedVersion(
+            VersionId("m", (1 << 63) - 1, 4),
+            "/models/m/1",
+            Signature((TensorSpec("x", "bfloat16", (-1, 3), True),), ()),
+            SHAPED,
+            ("it keeps its own shape",),
+            True,
         ),
     ),
 )
