@@ -196,6 +196,8 @@ class Scheduler:
         found = []
         for worker in self.workers.values():
             for lane in worker.lanes.values():
+                if not lane.in_hand and not lane.deferred:
+                    continue
                 # A slot may also have come free by a Hello that did not list what was thought to occupy it.
                 lane.mark_running(now)
                 for request in lane.running():

@@ -187,7 +187,9 @@ def test_a_life(start: Callable[..., Instance]) -> None:
     scaled = command("scale", "FAKE", "3", *run_dir)
     assert scaled.returncode == 0, scaled.stderr
     assert scaled.stdout.startswith("device FAKE is served by 3 worker(s), after ")
-    assert server.status()["pools"] == [{"device": "FAKE", "wanted": 3, "serving": 3}]
+    assert server.status()["pools"] == [
+        {"device": "FAKE", "wanted": 3, "serving": 3, "python": "", "emulated_on": ""}
+    ]
     assert (
         command("scale", "FAKE", "1", "--no-wait", *run_dir).stdout == "device FAKE is to have 1 worker(s)\n"
     )
