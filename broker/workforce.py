@@ -5,7 +5,7 @@ Registry, fleet and scheduler each know their side of a worker; here every event
 
 from broker.commands import KillProcess
 from broker.fleet import Fleet
-from broker.outbox import ERROR, INFO, WARNING, Outbox
+from broker.outbox import DEBUG, ERROR, INFO, WARNING, Outbox
 from broker.peers import Peers, Worker
 from broker.planning import LoadCommand, UnloadCommand
 from broker.registry import Registry
@@ -106,9 +106,12 @@ class Workforce:
 
     def load_failed(self, worker: Worker, message: LoadFailed, now: int) -> None:
         """A version cannot run there, for now."""
+        known = self._registry.find(message.version)
+        # It is tried again at every poll; the log is not to be filled with it.
+        level = DEBUG if known is not None and known.reason == message.reason else ERROR
         self._registry.load_failed(worker.slot, message.version, message.reason, now)
         where = _name(message.version)
-        self._out.say(ERROR, f"{where} cannot be loaded by worker {worker.slot}: {message.reason}")
+        self._out.say(level, f"{where} cannot be loaded by worker {worker.slot}: {message.reason}")
 
     def unloaded(self, worker: Worker, message: Unloaded, _now: int) -> None:
         """A version is forgotten there."""
@@ -189,7 +192,8 @@ class Workforce:
             self._out.say(INFO, f"worker {command.slot} unloads {_name(version.id)}")
             self._out.send(worker.identity, Unload(version.id))
             return
-        self._out.say(INFO, f"worker {command.slot} loads {_name(version.id)}")
+        level = DEBUG if version.reason else INFO
+        self._out.say(level, f"worker {command.slot} loads {_name(version.id)}")
         load = Load(version.id, version.path, version.config, command.trial)
         self._out.send(worker.identity, load)
 

@@ -78,11 +78,12 @@ class Loader:
 
     def _load(self, version: VersionId, path: Path, config: ModelConfig) -> None:
         begun = time.monotonic()
-        _log.info("loading model %s, version %d", version.model, version.version)
+        _log.debug("loading model %s, version %d", version.model, version.version)
         try:
             model = self._engine.load(path, config)
         except LoadError as error:
-            _log.error("model %s, version %d: %s", version.model, version.version, error.reason)
+            # The broker reports it, once for each reason.
+            _log.debug("model %s, version %d: %s", version.model, version.version, error.reason)
             self._report(LoadEnded(version, None, config, error.reason))
         except Exception as error:  # noqa: BLE001 - the answer must come in any case
             _log.exception("model %s, version %d", version.model, version.version)
