@@ -15,6 +15,8 @@ IMAGE_ARGS ?=
 
 # make test, make perf: further arguments for pytest or perf
 ARGS ?=
+# make test: files of tests that run at the same time
+TEST_PROCESSES ?= 2
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Nothing but what the resolver must not decide: no addresses in the files, wheels for every supported Python.
@@ -26,7 +28,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test test-deep lint format schema lock perf image image-check clean
+.PHONY: help install dev run test test-deep test-api fuzz lint format schema lock perf image image-check clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -42,11 +44,17 @@ run: install ## serve the demo model, gRPC on GRPC_PORT (9000), REST on REST_POR
 	@exec $(BIN)/python -m examples.digits.demo --port $(GRPC_PORT) --rest_port $(REST_PORT)
 
 test: lint ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(ARGS)
 
 test-deep: dev ## the slow suites: many more simulated failures, a minute of changing versions
 	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/unit/broker/test_simulated_failures.py $(ARGS)
 	@$(BIN)/python -m pytest --flip-seconds=60 tests/integration/test_repositories.py -k flip $(ARGS)
+
+test-api: dev ## the REST API against its own document, many more requests
+	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/integration/test_rest_schema.py $(ARGS)
+
+fuzz: dev ## the gRPC methods under atheris, for a minute (ARGS go to libFuzzer)
+	@$(BIN)/python -m tests.fuzz.grpc_messages -max_total_time=60 $(ARGS)
 
 lint: dev ## lint, format check, types, import rules
 	$(BIN)/ruff check .

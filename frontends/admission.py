@@ -17,14 +17,18 @@ class Admission:
 
     def check(self, lent: int) -> None:
         """Whether one more request may start while `lent` blocks are out. Raises the refusal."""
-        if self.draining:
-            self._count(Code.UNAVAILABLE)
-            raise UnavailableError("The server is shutting down")
+        self.check_open()
         if lent >= self._max_requests:
             self._count(Code.RESOURCE_EXHAUSTED)
             raise ResourceExhaustedError(
                 f"The server has {lent} requests in flight on this frontend, the most that it takes"
             )
+
+    def check_open(self) -> None:
+        """Whether anything may still start. Raises UnavailableError."""
+        if self.draining:
+            self._count(Code.UNAVAILABLE)
+            raise UnavailableError("The server is shutting down")
 
     def take_frames(self, size: int) -> None:
         """Hold `size` more bytes of frames. Raises ResourceExhaustedError."""

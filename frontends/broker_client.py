@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.config import peers_socket
+from common.config import ModelConfig, peers_socket
 from common.errors import (
     DeadlineExceededError,
     InternalError,
+    ResourceExhaustedError,
     ServingError,
+    UnavailableError,
     from_wire,
 )
 from common.messages import (
@@ -30,6 +32,8 @@ from common.messages import (
     Listening,
     Message,
     OutputResult,
+    Reconfigure,
+    Reconfigured,
     Refused,
     Released,
     Stale,
@@ -42,6 +46,7 @@ from common.session import LinkDown, LinkUp
 from common.transport import Dealer, Transport
 from frontends.admission import Admission
 from frontends.catalogue import CatalogueView
+from frontends.interface import Reconfiguration
 from frontends.ledger import Ledger
 from frontends.memory import Block, Memory
 from frontends.pacing import GATHER_S, Pacing
@@ -49,6 +54,9 @@ from frontends.pacing import GATHER_S, Pacing
 _logger = logging.getLogger("frontends")
 
 _TICK_S = 0.1
+
+MAX_RECONFIGURATIONS = 16
+"""Configurations that may be waited for at once; each is as long as its models are many."""
 
 
 class StaleVersionError(Exception):
@@ -104,6 +112,8 @@ class BrokerClient:
         self.ledger = Ledger()
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._blocks: dict[int, Block] = {}
+        self._reconfiguring: dict[int, asyncio.Future[Reconfiguration]] = {}
+        self._last_reconfiguration = 0
         self._outgoing: list[Message] = []
         self._flush_due: asyncio.Handle | None = None
         self._pacing = Pacing()
@@ -174,6 +184,28 @@ class BrokerClient:
                 await asyncio.wait_for(waiter, max(0.0, left))
             except asyncio.TimeoutError:  # not the built-in one before Python 3.11
                 raise DeadlineExceededError("The deadline passed before the model was chosen") from None
+
+    async def reconfigure(self, models: tuple[ModelConfig, ...] | None, deadline_ns: int) -> Reconfiguration:
+        """Have these models served, or (None) the configuration file read again. See DataplaneInterface."""
+        if not self._link.linked:
+            raise UnavailableError("The broker is not there now; ask again")
+        if len(self._reconfiguring) >= MAX_RECONFIGURATIONS:
+            raise ResourceExhaustedError(
+                f"{MAX_RECONFIGURATIONS} changes of the configuration are under way, the most that are waited for"
+            )
+        self._last_reconfiguration += 1
+        id_ = self._last_reconfiguration
+        waiter: asyncio.Future[Reconfiguration] = self._loop.create_future()
+        self._reconfiguring[id_] = waiter
+        self._post(Reconfigure(id_, models))
+        try:
+            return await asyncio.wait_for(waiter, max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
+        except asyncio.TimeoutError:  # not the built-in one before Python 3.11
+            raise DeadlineExceededError(
+                "The deadline passed before the models of the new configuration were loaded; loading goes on"
+            ) from None
+        finally:
+            del self._reconfiguring[id_]
 
     async def drained(self, timeout_s: float) -> bool:
         """Wait until nobody waits for an answer; whether that was so in time."""
@@ -274,6 +306,8 @@ class BrokerClient:
                 self._free(message.id)
         elif isinstance(message, Stale):
             self._fail(message.id, StaleVersionError(message.generation))
+        elif isinstance(message, Reconfigured):
+            self._reconfigured(message)
 
     def _completed(self, message: Completed, frames: tuple[bytes, ...]) -> None:
         if message.error is not None:
@@ -299,6 +333,15 @@ class BrokerClient:
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
 
+    def _reconfigured(self, message: Reconfigured) -> None:
+        waiter = self._reconfiguring.get(message.id)
+        if waiter is None or waiter.done():
+            return
+        if message.error is not None:
+            waiter.set_exception(from_wire(message.error))
+        else:
+            waiter.set_result(Reconfiguration(message.changed, message.failures))
+
     def _take_catalogue(self, message: Catalogue) -> None:
         self._catalogue = CatalogueView(message)
         # Every submit of this loop round was chosen by an older one and is already in `_outgoing`, before this.
@@ -323,6 +366,12 @@ class BrokerClient:
                 self._post(submit)
             return
         self._outgoing.clear()
+        # Whether the broker has read it, and whether its answer was on the way, is not known.
+        for waiting in self._reconfiguring.values():
+            if not waiting.done():
+                waiting.set_exception(
+                    UnavailableError("The broker was lost while the configuration changed; ask again")
+                )
         if not change.broker_died:
             return
         _logger.warning("the broker has ended; requests are kept for its successor")

@@ -3,8 +3,8 @@
 A rim (gRPC or REST) hands over named arrays and gets named arrays back; between the two lie shared memory and the
 broker. The life of a request here:
 
-    choose version ─▶ check names, shapes, types ─▶ one block for inputs and outputs ─▶ write inputs (converting)
-      ─▶ Submit ─▶ Completed ─▶ views of the outputs ─▶ the rim encodes them ─▶ release
+    choose version ─▶ read inputs ─▶ decode images ─▶ check names, shapes, types ─▶ one block for inputs and outputs
+      ─▶ write inputs (converting) ─▶ Submit ─▶ Completed ─▶ views of the outputs ─▶ the rim encodes them ─▶ release
 
 A block goes back to the arena only when no worker can write to it any more; a rim that gives up earlier (deadline,
 client gone) leaves it lent, and the broker's Released or Completed frees it.
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from common.config import ModelConfig
 from common.errors import InternalError, InvalidArgumentError, UnavailableError
 from common.messages import OutputRef, Submit, TensorRef, VersionStatus
 from common.tensors import STORAGE
@@ -26,7 +27,16 @@ from frontends.broker_client import Answer, BrokerClient, StaleVersionError
 from frontends.catalogue import CatalogueView
 from frontends.checks import Layout, plan_layout
 from frontends.conversion import copy_into
-from frontends.interface import BuildInputs, InputTensor, OutputTensor, Selector, Served
+from frontends.images import ImageDecoder
+from frontends.interface import (
+    STRING,
+    BuildInputs,
+    InputTensor,
+    OutputTensor,
+    Reconfiguration,
+    Selector,
+    Served,
+)
 from frontends.memory import Block, Memory
 
 _logger = logging.getLogger("frontends")
@@ -95,6 +105,7 @@ class Dataplane:
         self._client = client
         self._memory = memory
         self._admission = admission
+        self._images = ImageDecoder()
 
     @property
     def ready(self) -> bool:
@@ -107,6 +118,10 @@ class Dataplane:
     def statuses(self, selector: Selector) -> tuple[VersionStatus, ...]:
         """One version, or all of a model, ascending. Raises NotFoundError, UnavailableError."""
         return self._catalogue().statuses(selector)
+
+    def all_statuses(self) -> Mapping[str, tuple[VersionStatus, ...]]:
+        """Every model's versions, ascending, by the model's name. Raises UnavailableError."""
+        return self._catalogue().all_statuses()
 
     def choose(self, selector: Selector) -> Served:
         """The version that a request would use. Raises NotFoundError, UnavailableError."""
@@ -125,6 +140,10 @@ class Dataplane:
             served = self.choose(selector)
             _check_outputs(served, outputs)
             inputs = build(served)
+            for tensor in inputs.values():
+                if tensor.dtype == STRING:
+                    inputs = await self._images.decode(served.signature, inputs, deadline_ns)
+                    break
             layout = plan_layout(served.signature, inputs)
             block = self._memory.allocate(layout.size) or await self._memory.allocate_large(layout.size)
             submit = self._fill(served, inputs, layout, block, deadline_ns)
@@ -139,6 +158,15 @@ class Dataplane:
         raise UnavailableError(
             f"Model {selector.model} changes its versions faster than the request can follow"
         )
+
+    async def reconfigure(self, models: tuple[ModelConfig, ...] | None, deadline_ns: int) -> Reconfiguration:
+        """Serve these models and no others; None: read the configuration file again. Raises ServingError."""
+        self._admission.check_open()
+        return await self._client.reconfigure(models, deadline_ns)
+
+    def close(self) -> None:
+        """Nothing is asked of it any more."""
+        self._images.close()
 
     def take_back(self, block: Block, frame_bytes: int) -> None:
         """A prediction was released."""

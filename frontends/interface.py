@@ -6,8 +6,12 @@ from typing import Protocol
 
 import numpy as np
 
+from common.config import ModelConfig
 from common.messages import VersionId, VersionStatus
 from common.tensors import Signature
+
+STRING = "string"
+"""Element type of an input that is bytes, which stand for encoded images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +19,10 @@ class InputTensor:
     """An input as a rim has read it: not yet of the model's type, perhaps not even of its shape."""
 
     dtype: str
-    """Key of common.tensors.STORAGE: the type that the client sent."""
+    """Key of common.tensors.STORAGE, or STRING: the type that the client sent."""
     array: np.ndarray
-    """Of STORAGE[dtype], in the client's shape; may be a view of the request's bytes."""
+    """Of STORAGE[dtype], in the client's shape; may be a view of the request's bytes. Of STRING: objects, `bytes` each,
+    one an image; the data plane decodes them for the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,16 @@ class Served:
     signature: Signature
 
 
+@dataclass(frozen=True, slots=True)
+class Reconfiguration:
+    """What a new configuration has brought about; it is in force."""
+
+    changed: bool
+    """Whether it differs from the one before."""
+    failures: tuple[str, ...] = ()
+    """Models of which no version could be loaded, and why."""
+
+
 class BuildInputs(Protocol):
     """Reads the request's inputs for this version; may raise a ServingError. Called again if the version changes."""
 
@@ -74,6 +89,10 @@ class DataplaneInterface(Protocol):
         """One version, or all of them (ascending). Raises NotFoundError."""
         ...
 
+    def all_statuses(self) -> Mapping[str, tuple[VersionStatus, ...]]:
+        """Every model's versions (ascending), by the model's name. Raises UnavailableError."""
+        ...
+
     def choose(self, selector: Selector) -> Served:
         """The version that a request would use. Raises NotFoundError, UnavailableError."""
         ...
@@ -85,5 +104,13 @@ class DataplaneInterface(Protocol):
 
         `deadline_ns` is CLOCK_MONOTONIC. Raises ServingError. When the calling task is cancelled, nothing is lost:
         the block is freed as soon as no worker can write to it.
+        """
+        ...
+
+    async def reconfigure(self, models: tuple[ModelConfig, ...] | None, deadline_ns: int) -> Reconfiguration:
+        """Serve these models and no others from now on, or (None) read the configuration file again.
+
+        Returns when each version that is wanted was loaded or has failed to load. Raises ServingError: nothing has
+        changed, except after DEADLINE_EXCEEDED and UNAVAILABLE, when the configuration may be in force.
         """
         ...

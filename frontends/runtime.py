@@ -51,6 +51,7 @@ class FrontendRuntime:
         self._loop.remove_reader(self._descriptors.listener.fileno())
         self._descriptors.close()
         self._client.close()
+        self.dataplane.close()
 
     def _accept(self) -> None:
         connection = self._descriptors.accept()

@@ -30,7 +30,8 @@ def _install_bare_package(name: str) -> None:
 
 _install_bare_package("tensorflow")
 
-from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2  # noqa: E402 - after the bare package
+from tensorflow.core.example import example_pb2, feature_pb2  # noqa: E402 - after the bare package
+from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2  # noqa: E402
 from tensorflow.core.protobuf import meta_graph_pb2  # noqa: E402
 from tensorflow_serving.apis import (  # noqa: E402
     classification_pb2,
@@ -50,6 +51,8 @@ from tensorflow_serving.apis import (  # noqa: E402
 
 __all__ = [
     "classification_pb2",
+    "example_pb2",
+    "feature_pb2",
     "get_model_metadata_pb2",
     "get_model_status_pb2",
     "inference_pb2",

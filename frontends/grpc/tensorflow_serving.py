@@ -1,35 +1,36 @@
 """tensorflow.serving.PredictionService and ModelService in terms of the dataplane."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from google.protobuf import wrappers_pb2
-from google.protobuf.message import DecodeError
-
-from common.errors import InvalidArgumentError, UnimplementedError
+from common.errors import Code, InvalidArgumentError
 from common.messages import VersionStatus
 from common.tensors import Signature, TensorSpec
 from frontends.grpc.calls import Buffer, Call, Reply, Table, Unary
+from frontends.grpc.heads import HeadMethods
+from frontends.grpc.model_management import MAX_CONFIG_BYTES, read_models
+from frontends.grpc.requests import (
+    SIGNATURE,
+    check_signature_name,
+    deadline_of,
+    model_spec,
+    parse,
+    selector_of,
+)
 from frontends.grpc.tensorflow_protos import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     meta_graph_pb2,
-    model_pb2,
+    model_management_pb2,
     predict_pb2,
 )
 from frontends.grpc.wire import DATA_TYPES, output_buffers, read_tensor, shape_proto
-from frontends.interface import DataplaneInterface, InputTensor, Prediction, Selector, Served
+from frontends.interface import DataplaneInterface, InputTensor, Prediction, Served
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
-
-SIGNATURE = "serving_default"
-"""The one signature that a model has here."""
-
-LONGEST_NS = 24 * 3600 * 1_000_000_000
-"""Nobody is waited for longer than a day, whatever deadline was set."""
 
 METHOD_NAME = "tensorflow/serving/predict"
 SIGNATURE_FIELD = "signature_def"
@@ -42,31 +43,34 @@ class TensorFlowServing:
     def __init__(self, dataplane: DataplaneInterface, request_timeout_s: float) -> None:
         self._dataplane = dataplane
         self._timeout_ns = int(request_timeout_s * 1e9)
+        self._heads = HeadMethods(dataplane, self._timeout_ns)
 
     def methods(self) -> Table:
         """Every method of both services by its path."""
-        table = {
+        return {
             f"/{PREDICTION_SERVICE}/Predict": Unary(self.predict),
+            f"/{PREDICTION_SERVICE}/Classify": Unary(self._heads.classify),
+            f"/{PREDICTION_SERVICE}/Regress": Unary(self._heads.regress),
+            f"/{PREDICTION_SERVICE}/MultiInference": Unary(self._heads.multi_inference),
             f"/{PREDICTION_SERVICE}/GetModelMetadata": Unary(self.get_model_metadata),
             f"/{MODEL_SERVICE}/GetModelStatus": Unary(self.get_model_status),
+            f"/{MODEL_SERVICE}/HandleReloadConfigRequest": Unary(self.handle_reload_config_request),
         }
-        for name in ("Classify", "Regress", "MultiInference"):
-            table[f"/{PREDICTION_SERVICE}/{name}"] = Unary(_unimplemented(name))
-        name = "HandleReloadConfigRequest"
-        table[f"/{MODEL_SERVICE}/{name}"] = Unary(_unimplemented(name))
-        return table
 
     async def predict(self, message: memoryview, call: Call) -> Reply:
         """Infer. Answers with the version that ran."""
         now = time.monotonic_ns()
-        request = _parse(predict_pb2.PredictRequest, message)
+        request = parse(predict_pb2.PredictRequest, message)
 
         def build(served: Served) -> Mapping[str, InputTensor]:
-            _check_signature_name(request.model_spec.signature_name)
+            check_signature_name(request.model_spec.signature_name)
             return {name: read_tensor(name, tensor) for name, tensor in request.inputs.items()}
 
         prediction = await self._dataplane.predict(
-            _selector(request.model_spec), build, self._deadline(now, call), frozenset(request.output_filter)
+            selector_of(request.model_spec),
+            build,
+            deadline_of(now, call, self._timeout_ns),
+            frozenset(request.output_filter),
         )
         try:
             return [_predict_response(prediction)]
@@ -75,76 +79,50 @@ class TensorFlowServing:
 
     async def get_model_metadata(self, message: memoryview, call: Call) -> Reply:
         """The signature of a version."""
-        request = _parse(get_model_metadata_pb2.GetModelMetadataRequest, message)
+        request = parse(get_model_metadata_pb2.GetModelMetadataRequest, message)
         for name in request.metadata_field or ("(none)",):
             if name != SIGNATURE_FIELD:
                 raise InvalidArgumentError(f"Metadata field {name} is not supported")
-        served = self._dataplane.choose(_selector(request.model_spec))
+        served = self._dataplane.choose(selector_of(request.model_spec))
         response = get_model_metadata_pb2.GetModelMetadataResponse(
-            model_spec=_model_spec(served.id.model, served.id.version)
+            model_spec=model_spec(served.id.model, served.id.version)
         )
         response.metadata[SIGNATURE_FIELD].Pack(_signature_def_map(served.signature))
         return [response.SerializeToString()]
 
     async def get_model_status(self, message: memoryview, call: Call) -> Reply:
         """The state of one version, or of all versions of a model."""
-        request = _parse(get_model_status_pb2.GetModelStatusRequest, message)
-        statuses = self._dataplane.statuses(_selector(request.model_spec))
+        request = parse(get_model_status_pb2.GetModelStatusRequest, message)
+        statuses = self._dataplane.statuses(selector_of(request.model_spec))
         response = get_model_status_pb2.GetModelStatusResponse(
             model_version_status=[_version_status(status) for status in statuses]
         )
         return [response.SerializeToString()]
 
-    def _deadline(self, now: int, call: Call) -> int:
-        """CLOCK_MONOTONIC nanoseconds: the client's, or the server's for a client that set none."""
-        given = call.deadline_ns
-        return now + (self._timeout_ns if given is None else min(given - now, LONGEST_NS))
+    async def handle_reload_config_request(self, message: memoryview, call: Call) -> Reply:
+        """Serve the models that are named, and no others.
 
-
-def _unimplemented(name: str) -> Callable[[memoryview, Call], Awaitable[Reply]]:
-    async def refuse(message: memoryview, call: Call) -> Reply:
-        raise UnimplementedError(f"{name} is not supported yet")
-
-    return refuse
-
-
-def _parse(kind: Any, message: memoryview) -> Any:
-    """The message. Raises InvalidArgumentError for bytes that are no such message."""
-    try:
-        return kind.FromString(message)
-    except DecodeError as error:
-        raise InvalidArgumentError(f"The request is not a {kind.DESCRIPTOR.full_name}: {error}") from error
-
-
-def _selector(spec: Any) -> Selector:
-    """What a ModelSpec asks for; version 0 and an empty label are protobuf's way of saying nothing."""
-    match spec.WhichOneof("version_choice"):
-        case "version":
-            return Selector(spec.name, version=spec.version.value or None)
-        case "version_label":
-            return Selector(spec.name, label=spec.version_label or None)
-        case _:
-            return Selector(spec.name)
-
-
-def _check_signature_name(name: str) -> None:
-    if name not in ("", SIGNATURE):
-        raise InvalidArgumentError(
-            f"Serving signature key {name!r} not found. Signatures expected to be in the set {{{[SIGNATURE]}}}."
-        )
-
-
-def _model_spec(model: str, version: int, signature_name: str = "") -> Any:
-    return model_pb2.ModelSpec(
-        name=model, version=wrappers_pb2.Int64Value(value=version), signature_name=signature_name
-    )
+        A configuration that is refused, and so changes nothing, is an error of the call, as in TensorFlow Serving.
+        Models that cannot be loaded are named in the answer's status: the configuration is in force all the same.
+        """
+        now = time.monotonic_ns()
+        if len(message) > MAX_CONFIG_BYTES:
+            raise InvalidArgumentError(f"A configuration has {MAX_CONFIG_BYTES} bytes at the most")
+        models = read_models(parse(model_management_pb2.ReloadConfigRequest, message))
+        outcome = await self._dataplane.reconfigure(models, deadline_of(now, call, self._timeout_ns))
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.SetInParent()
+        if outcome.failures:
+            response.status.error_code = int(Code.UNKNOWN)
+            response.status.error_message = "; ".join(outcome.failures)
+        return [response.SerializeToString()]
 
 
 @lru_cache(maxsize=256)
 def _response_model_spec(model: str, version: int) -> bytes:
     """A PredictResponse that holds its model_spec alone; protobuf messages are merged by writing one after another."""
     return bytes(
-        predict_pb2.PredictResponse(model_spec=_model_spec(model, version, SIGNATURE)).SerializeToString()
+        predict_pb2.PredictResponse(model_spec=model_spec(model, version, SIGNATURE)).SerializeToString()
     )
 
 

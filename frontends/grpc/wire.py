@@ -1,8 +1,9 @@
 """TensorProto to arrays and back, after tensorflow/core/framework/tensor.proto and tensorflow/core/framework/tensor.cc.
 
 A tensor comes either as `tensor_content` (its bytes, little-endian, row by row) or as values in the field that belongs
-to its type (`float_val`, `int_val` …); one single value stands for all elements. Nothing here allocates by what a
-message merely claims: an array is a view of bytes that have arrived, or has as many elements as values have arrived.
+to its type (`float_val`, `int_val` …); one single value stands for all elements, but not of strings. Nothing here
+allocates by what a message merely claims: an array is a view of bytes that have arrived, or has as many elements as
+values have arrived.
 
 Answers are put together by hand, because a protobuf message would copy the content twice more: the few bytes before it
 are cached by type and shape, the content itself is copied once, from where the worker left it into the reply.
@@ -20,10 +21,13 @@ from common.errors import InvalidArgumentError
 from common.tensors import STORAGE
 from frontends.grpc.calls import Buffer
 from frontends.grpc.tensorflow_protos import tensor_pb2, tensor_shape_pb2, types_pb2
-from frontends.interface import InputTensor, OutputTensor
+from frontends.interface import STRING, InputTensor, OutputTensor
 
 MAX_DIMENSIONS = 64
 """numpy's NPY_MAXDIMS; TensorFlow's own bound is 254."""
+
+MAX_STRINGS = 65_536
+"""Elements of a DT_STRING tensor. Each is an object, many times the size of the two bytes that it may come in."""
 
 _MAX_BYTES = 2**63 - 1
 
@@ -72,7 +76,7 @@ def read_tensor(name: str, proto: Any) -> InputTensor:
     """
     encoding = _ENCODINGS.get(proto.dtype)
     if encoding is None:
-        raise InvalidArgumentError(f"Input {name!r}: {_type_name(proto.dtype)} is not supported")
+        return _read_strings(name, proto)
     storage = STORAGE[encoding.dtype]
     shape = _read_shape(name, proto.tensor_shape, storage.itemsize)
     content = proto.tensor_content
@@ -81,6 +85,30 @@ def read_tensor(name: str, proto: Any) -> InputTensor:
     else:
         array = _from_values(name, proto, encoding, shape)
     return InputTensor(encoding.dtype, array)
+
+
+def _read_strings(name: str, proto: Any) -> InputTensor:
+    """The bytes in `string_val`, one an element. Raises InvalidArgumentError, also for any other type."""
+    if proto.dtype != types_pb2.DT_STRING:
+        known = ", ".join(types_pb2.DataType.Name(number) for number in (*_ENCODINGS, types_pb2.DT_STRING))
+        raise InvalidArgumentError(
+            f"Input {name!r}: {_type_name(proto.dtype)} is not supported; supported are {known}"
+        )
+    shape = _read_shape(name, proto.tensor_shape, 1)
+    values = proto.string_val
+    if len(values) > MAX_STRINGS:
+        raise InvalidArgumentError(
+            f"Input {name!r}: a DT_STRING tensor has {MAX_STRINGS} elements at the most, got {len(values)}"
+        )
+    if len(values) != prod(shape):
+        also = "; tensor_content holds no strings" if proto.tensor_content else ""
+        raise InvalidArgumentError(
+            f"Input {name!r}: shape {list(shape)} of type DT_STRING needs {prod(shape)} values in string_val, "
+            f"got {len(values)}{also}"
+        )
+    array = np.empty(len(values), np.object_)
+    array[:] = values
+    return InputTensor(STRING, array.reshape(shape))
 
 
 def _type_name(number: int) -> str:

@@ -7,22 +7,35 @@ from falcon import asgi
 from common.config import ServerConfig
 from frontends.interface import DataplaneInterface
 from frontends.rest.body import Body
+from frontends.rest.configuration import ConfigResource, ReloadResource
+from frontends.rest.content import Compression
+from frontends.rest.cors import CrossOrigin
+from frontends.rest.documentation import documentation
 from frontends.rest.errors import add_error_handlers
+from frontends.rest.offload import Offload
 from frontends.rest.routes import Router
 from frontends.rest.tensorflow_serving import (
+    ClassifyResource,
     MetadataResource,
     PredictResource,
+    RegressResource,
     StatusResource,
-    UnsupportedResource,
 )
 
 
 class RestApp:
     """An ASGI application: falcon's, with bodies read in our own way (see frontends.rest.body)."""
 
-    def __init__(self, app: asgi.App[asgi.Request, asgi.Response], message_bytes: int) -> None:
+    def __init__(
+        self, app: asgi.App[asgi.Request, asgi.Response], offload: Offload, message_bytes: int
+    ) -> None:
         self._app = app
+        self._offload = offload
         self._message_bytes = message_bytes
+
+    def close(self) -> None:
+        """There are no requests any more."""
+        self._offload.close()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """One request, or falcon's own (empty) part in the server's start and end."""
@@ -41,15 +54,22 @@ class RestApp:
 
 def create_app(dataplane: DataplaneInterface, config: ServerConfig) -> RestApp:
     """The application over `dataplane`."""
+    offload = Offload(config.max_queue)
     router: Any = Router(
         {
             "status": StatusResource(dataplane),
             "metadata": MetadataResource(dataplane),
-            "predict": PredictResource(dataplane, config),
-            "classify": UnsupportedResource("Classify"),
-            "regress": UnsupportedResource("Regress"),
+            "predict": PredictResource(dataplane, config, offload),
+            "classify": ClassifyResource(dataplane, config, offload),
+            "regress": RegressResource(dataplane, config, offload),
+            "config": ConfigResource(dataplane),
+            "reload": ReloadResource(dataplane, config),
+            **documentation(),
         }
     )
-    app = asgi.App(router=router)
+    middleware: list[Any] = [Compression(offload)]
+    if config.rest_cors_origins:
+        middleware.append(CrossOrigin(config.rest_cors_origins))
+    app = asgi.App(router=router, middleware=middleware)
     add_error_handlers(app)
-    return RestApp(app, config.message_bytes)
+    return RestApp(app, offload, config.message_bytes)

@@ -24,9 +24,9 @@ _SCOPE_KEY = "ie_serving.body"
 LINGER_S = 2.0
 """Longest time that the rest of a refused body is read and dropped."""
 
-_LARGE_BYTES = 16 << 20
-_MEMORY_FACTOR = 24
-"""A body over _LARGE_BYTES is read only if the machine has this multiple of it: the body itself, simdjson's tape,
+LARGE_BYTES = 16 << 20
+MEMORY_FACTOR = 24
+"""A body over LARGE_BYTES is read only if the machine has this multiple of it: the body itself, simdjson's tape,
 index and strings (about 15 times the text, if it is all numbers and brackets), and the arrays."""
 
 _STAND_IN = {"type": "http.request", "body": b"", "more_body": True}
@@ -35,21 +35,29 @@ _STAND_IN = {"type": "http.request", "body": b"", "more_body": True}
 class Body:
     """One a request."""
 
-    __slots__ = ("_declared", "_limit", "_receive", "_waits_for_continue", "finished")
+    __slots__ = ("_declared", "_limit", "_receive", "_waits_for_continue", "encoding", "finished")
 
     def __init__(self, scope: dict[str, Any], receive: Receive, limit: int) -> None:
         self._receive = receive
         self._limit = limit
         self._declared: int | None = None
         self._waits_for_continue = False
+        self.encoding = ""
+        """Its Content-Encoding, as it was sent."""
         chunked = False
-        for name, value in scope["headers"]:
+        headers = scope["headers"]
+        if type(headers) is not list:
+            # ASGI promises something that can be gone through, not that this can be done twice.
+            headers = scope["headers"] = [tuple(header) for header in headers]
+        for name, value in headers:
             if name == b"content-length":
                 self._declared = int(value)
             elif name == b"transfer-encoding":
                 chunked = True
             elif name == b"expect":
                 self._waits_for_continue = True
+            elif name == b"content-encoding":
+                self.encoding += f", {value.decode('latin-1')}" if self.encoding else value.decode("latin-1")
         self.finished = not chunked and not self._declared
         """Whether nothing of it is left on the connection."""
         scope[_SCOPE_KEY] = self
@@ -59,7 +67,7 @@ class Body:
         return _STAND_IN
 
     async def read(self, deadline_ns: int) -> bytes:
-        """All of it.
+        """All of it, as it was sent.
 
         Raises HTTPContentTooLarge, ResourceExhaustedError, DeadlineExceededError, and HTTPError 408 when the client
         has gone or has stopped sending for longer than the server is patient.
@@ -101,7 +109,7 @@ class Body:
     def _check(self, length: int) -> None:
         if length > self._limit:
             raise falcon.HTTPContentTooLarge(description=f"The body is longer than {self._limit} bytes")
-        if length > _LARGE_BYTES and length * _MEMORY_FACTOR > available_memory():
+        if length > LARGE_BYTES and length * MEMORY_FACTOR > available_memory():
             raise ResourceExhaustedError("There is not enough memory to read the request's body")
 
     async def linger(self) -> None:

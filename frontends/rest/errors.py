@@ -14,6 +14,7 @@ _log = logging.getLogger("frontends.rest")
 
 STATUS: dict[Code, int] = {
     Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
     Code.NOT_FOUND: 404,
     Code.RESOURCE_EXHAUSTED: 503,
     Code.UNAVAILABLE: 503,

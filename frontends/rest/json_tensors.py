@@ -6,13 +6,18 @@ array, which the buffer would swallow, betrays itself by a bracket too many in t
 `Document.brackets`). Whatever the quick way cannot read is read element by element, which also finds the words for
 what is wrong.
 
-Out: orjson writes numpy arrays, floats as short as they can be read back. It has no word for NaN and the infinities
-(it writes null); answers that hold some are written by the standard library, as Python's clients understand them.
+Bytes are objects of one member, `{"b64": "…"}`.
+
+Out: orjson writes numpy arrays, floats as short as they can be read back. It has no word for NaN and the infinities and
+writes null; the words are put there afterwards, as Python's clients understand them. Big arrays are written in pieces,
+between which other requests can be served.
 """
 
+import binascii
 import itertools
-import json
-from collections.abc import Callable, Sequence
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
@@ -21,11 +26,18 @@ import simdjson
 
 from common.errors import InvalidArgumentError
 from common.tensors import STORAGE
-from frontends.interface import InputTensor, OutputTensor
+from frontends.interface import STRING, InputTensor, OutputTensor
 from frontends.rest.json_text import JSON_ARRAY, JSON_OBJECT
 
 MAX_RANK = 32
 """Dimensions of a tensor; numpy itself takes 64."""
+
+PIECE_ELEMENTS = 1 << 14
+"""Elements that are written in one go; that takes under a millisecond."""
+
+_BINARY = "b64"
+_EXACT = 2.0**53
+"""From here on not every whole number is a float64."""
 
 _Letter: TypeAlias = Literal["d", "i", "u"]
 _BUFFERS: dict[_Letter, np.dtype] = {
@@ -35,6 +47,12 @@ _BUFFERS: dict[_Letter, np.dtype] = {
 }
 """simdjson's letters for the element types that it can give."""
 
+_NAMES = {
+    np.dtype(np.object_): STRING,
+    **{kind: name for name, kind in STORAGE.items() if name != "bfloat16"},
+}
+"""numpy's own names, and much sooner."""
+
 
 def refuse_inputs(reason: str) -> NoReturn:
     """Raises InvalidArgumentError with the documented beginning."""
@@ -43,7 +61,23 @@ def refuse_inputs(reason: str) -> NoReturn:
 
 def as_input(array: np.ndarray) -> InputTensor:
     """An array that a TensorReader has read, as the data plane takes it."""
-    return InputTensor(array.dtype.name, array)
+    return InputTensor(_NAMES[array.dtype], array)
+
+
+def is_binary(value: Any) -> bool:
+    """Whether a JSON value stands for bytes."""
+    return (
+        isinstance(value, JSON_OBJECT) and list(value.keys()) == [_BINARY] and isinstance(value[_BINARY], str)
+    )
+
+
+def decode_binary(name: str, value: Any) -> bytes:
+    """The bytes; padding may be left out, and there may be white space. Raises InvalidArgumentError."""
+    text = "".join(value[_BINARY].split())
+    try:
+        return b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        refuse_inputs(f"{name!r} holds bytes that are not base64")
 
 
 class TensorReader:
@@ -58,13 +92,14 @@ class TensorReader:
         """The tensor `value` for input `name`, of any rank.
 
         `dtype` is the model's element type, None for an input that the model does not have. The array is of that type
-        where both are integers, else of bool, int64, uint64 or float64. Raises InvalidArgumentError.
+        where both are integers, else of bool, int64, uint64, float64 or, for bytes, of objects. Raises
+        InvalidArgumentError.
         """
         array: np.ndarray | None = None
         if self._quick and isinstance(value, simdjson.Array):
             array = self._read_buffer(value, dtype)
         if array is None:
-            array = self._read_elements(name, value)
+            array = self._read_elements(name, value, dtype)
         return _fit(name, array, dtype)
 
     def read_batch(self, name: str, values: Sequence[Any], dtype: str | None) -> np.ndarray:
@@ -82,12 +117,12 @@ class TensorReader:
         shape = _first_shape(value)
         arrays = _count_arrays(value, shape)
         flat = _flatten(value, _letters_for(dtype)) if arrays else None
-        if flat is None or flat.size != np.prod(shape, dtype=np.int64):
+        if flat is None or flat.size != prod(shape):
             return None
         self.arrays += arrays
         return flat.reshape(shape)
 
-    def _read_elements(self, name: str, value: Any) -> np.ndarray:
+    def _read_elements(self, name: str, value: Any, dtype: str | None) -> np.ndarray:
         # Level by level, by iteration: simdjson's `len` stops at 2**24 - 1, and its `as_list` trusts it and writes
         # past the end of a list when an array has more elements.
         level: list[Any] = [value]
@@ -103,7 +138,7 @@ class TensorReader:
             if any(len(items) != shape[-1] for items in lists):
                 _refuse_ragged(name)
             level = lists[0] if len(lists) == 1 else list(itertools.chain.from_iterable(lists))
-        return _array_of(name, level).reshape(shape)
+        return _array_of(name, level, exact=_is_integer(dtype)).reshape(shape)
 
 
 def _refuse_ragged(name: str) -> NoReturn:
@@ -126,14 +161,22 @@ def _count_arrays(value: Any, shape: tuple[int, ...]) -> int:
     elements."""
     if not isinstance(value, simdjson.Array) or len(value) != shape[0]:
         return 0
-    arrays = 1
-    if len(shape) > 1:
-        rest = shape[1:]
+    if len(shape) == 1:
+        return 1
+    if len(shape) == 2:
+        # The usual case of the last levels, written out: there may be as many arrays as numbers.
+        length = shape[1]
         for item in value:
-            below = _count_arrays(item, rest)
-            if not below:
+            if not isinstance(item, simdjson.Array) or len(item) != length:
                 return 0
-            arrays += below
+        return 1 + shape[0]
+    arrays = 1
+    rest = shape[1:]
+    for item in value:
+        below = _count_arrays(item, rest)
+        if not below:
+            return 0
+        arrays += below
     return arrays
 
 
@@ -154,23 +197,36 @@ def _flatten(value: simdjson.Array, letters: tuple[_Letter, ...]) -> np.ndarray 
         except TypeError:
             continue
         else:
-            return np.frombuffer(buffer, _BUFFERS[letter])
+            flat = np.frombuffer(buffer, _BUFFERS[letter])
+            if letter == "d" and len(letters) > 1 and flat.size and float(np.abs(flat).max()) >= _EXACT:
+                return None  # decimals among integers that may have lost digits
+            return flat
     return None
 
 
-def _array_of(name: str, elements: list[Any]) -> np.ndarray:
-    """A flat array of numbers or booleans."""
+def _is_integer(dtype: str | None) -> bool:
+    return dtype is not None and dtype != "bfloat16" and STORAGE[dtype].kind in "iu"
+
+
+def _array_of(name: str, elements: list[Any], *, exact: bool) -> np.ndarray:
+    """A flat array of numbers, booleans or bytes. With `exact`, decimals that are whole are integers among integers."""
     kinds = set(map(type, elements))
     if kinds <= {bool}:
         return np.array(elements, np.bool_ if elements else np.float64)
     if kinds == {int}:
         return _integers(elements)
     if kinds <= {int, float}:
+        if exact and kinds != {float} and all(type(one) is int or one.is_integer() for one in elements):
+            return _integers([int(one) for one in elements])
         try:
             return np.array(elements, np.float64)
         except OverflowError:
             refuse_inputs(f"{name!r} holds a number that no element type can hold")
-    return _refuse_elements(name, elements, kinds)
+    if kinds and all(is_binary(element) for element in elements):
+        strings = np.empty(len(elements), np.object_)
+        strings[:] = [decode_binary(name, element) for element in elements]
+        return strings
+    return _refuse_elements(name, kinds)
 
 
 def _integers(elements: list[int]) -> np.ndarray:
@@ -190,10 +246,7 @@ def _to_float(element: int) -> float:
         return float("inf") if element > 0 else float("-inf")
 
 
-def _refuse_elements(name: str, elements: list[Any], kinds: set[type]) -> NoReturn:
-    for element in elements:
-        if isinstance(element, JSON_OBJECT) and list(element.keys()) == ["b64"]:
-            refuse_inputs(f"{name!r} takes numbers, and base64 stands for binary strings")
+def _refuse_elements(name: str, kinds: set[type]) -> NoReturn:
     words = {
         bool: "booleans",
         int: "numbers",
@@ -210,7 +263,7 @@ def _refuse_elements(name: str, elements: list[Any], kinds: set[type]) -> NoRetu
 
 def _fit(name: str, array: np.ndarray, dtype: str | None) -> np.ndarray:
     """Integers for an integer input: of its type, or refused. Anything else is left to the data plane's rules."""
-    if dtype is None or STORAGE[dtype].kind not in "iu" or dtype == "bfloat16":
+    if dtype is None or not _is_integer(dtype) or array.dtype.kind == "O":
         return array
     target = STORAGE[dtype]
     limits = np.iinfo(target)
@@ -249,7 +302,23 @@ def write(answer: Any) -> bytes:
     text = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY, default=_scalar)
     if b"null" not in text or not _any_array(answer, _has_not_finite):
         return text
-    return json.dumps(_plain(answer), ensure_ascii=False, separators=(",", ":")).encode()
+    return _write_not_finite(answer)
+
+
+def pieces_of(array: np.ndarray) -> Iterator[bytes]:
+    """The text of an array, in pieces of about PIECE_ELEMENTS."""
+    if array.size <= PIECE_ELEMENTS or not array.ndim:
+        yield write(array)
+        return
+    rows = len(array)
+    step = rows * PIECE_ELEMENTS // array.size
+    for start in range(0, rows, max(1, step)):
+        yield b"," if start else b"["
+        if step:
+            yield write(array[start : start + step])[1:-1]
+        else:
+            yield from pieces_of(array[start])
+    yield b"]"
 
 
 def _scalar(value: Any) -> Any:
@@ -271,11 +340,23 @@ def _has_not_finite(array: np.ndarray) -> bool:
     return array.dtype.kind == "f" and not bool(np.isfinite(array).all())
 
 
-def _plain(answer: Any) -> Any:
-    """Python's own types. Through numpy's text, so that a float32 does not grow digits by becoming a float64."""
-    if isinstance(answer, np.ndarray | np.generic):
-        array = np.asarray(answer)
-        return (array.astype(np.str_).astype(np.float64) if array.dtype.kind == "f" else array).tolist()
+def _write_not_finite(answer: Any) -> bytes:
     if isinstance(answer, dict):
-        return {name: _plain(value) for name, value in answer.items()}
-    return [_plain(value) for value in answer] if isinstance(answer, list) else answer
+        return (
+            b"{"
+            + b",".join(orjson.dumps(name) + b":" + write(value) for name, value in answer.items())
+            + b"}"
+        )
+    if isinstance(answer, list):
+        return b"[" + b",".join(map(write, answer)) + b"]"
+    array = np.asarray(answer)
+    # In the text of an array, each null is one of the values that are not finite, in their order.
+    pieces = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY, default=_scalar).split(b"null")
+    words = [_word(value) for value in array[~np.isfinite(array)].tolist()]
+    return b"".join(itertools.chain.from_iterable(zip(pieces, [*words, b""], strict=True)))
+
+
+def _word(value: float) -> bytes:
+    if value != value:
+        return b"NaN"
+    return b"Infinity" if value > 0 else b"-Infinity"

@@ -20,6 +20,7 @@ from common.config import ServerConfig
 from common.log import Logging
 from frontends.interface import DataplaneInterface
 from frontends.rest.app import RestApp, create_app
+from frontends.rest.offload import share_fairly
 
 DRAIN_S = 0.8
 """Requests in flight get this long at shutdown. The worker notices the end up to 1 s late, the arbiter waits 2 s."""
@@ -75,11 +76,14 @@ class LifespanApp:
             runtime = await self._start(config)
             try:
                 self._app = create_app(runtime.dataplane, config)
+                share_fairly()
                 runtime.announce_listening()
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
                 await self._drain(runtime)
             finally:
+                if self._app is not None:
+                    self._app.close()
                 await runtime.close()
             await send({"type": "lifespan.shutdown.complete"})
         finally:

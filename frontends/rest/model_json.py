@@ -5,7 +5,7 @@ GetModelMetadataResponse (in camel case), both with every field printed; written
 carries no protobuf.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from common.errors import Code
@@ -36,6 +36,11 @@ _DATA_TYPES = {
 def status_document(statuses: Iterable[VersionStatus]) -> dict[str, Any]:
     """GetModelStatusResponse."""
     return {"model_version_status": [_version(status) for status in statuses]}
+
+
+def config_document(models: Mapping[str, Iterable[VersionStatus]]) -> dict[str, Any]:
+    """GetModelStatusResponse by model, as the C++ OpenVINO Model Server answers /v1/config."""
+    return {name: status_document(statuses) for name, statuses in models.items()}
 
 
 def _version(status: VersionStatus) -> dict[str, Any]:

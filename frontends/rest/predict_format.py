@@ -6,10 +6,11 @@
     {"inputs": {"a": [1, …], "b": [[2], …]}}   a whole tensor an input
     {"inputs": [[1, 2], …]}                    the tensor itself, for a model of one input
 
-`signature_name` may stand beside them; further members are ignored.
+`signature_name` may stand beside them; further members are ignored. Bytes, `{"b64": "…"}`, stand wherever a number
+does; for a model of one input they may be a bare value like a number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,27 @@ import numpy as np
 
 from common.errors import InvalidArgumentError
 from common.tensors import Signature
-from frontends.interface import InputTensor, OutputTensor
-from frontends.rest.json_tensors import TensorReader, as_input, printable, refuse_inputs, write
+from frontends.interface import STRING, InputTensor, OutputTensor
+from frontends.rest.json_tensors import (
+    PIECE_ELEMENTS,
+    TensorReader,
+    as_input,
+    is_binary,
+    pieces_of,
+    printable,
+    refuse_inputs,
+    write,
+)
 from frontends.rest.json_text import JSON_ARRAY, JSON_OBJECT, Document, members_of
 
 SIGNATURE = "serving_default"
 """The one signature that a model has here."""
+
+_IMAGE_RANK = 4
+"""Dimensions of an input that images can be decoded for."""
+
+_ROW_WEIGHT = 16
+"""Elements that are written in the time that one more output of one more row costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +53,7 @@ class PredictBody:
 def read_body(document: Document, signature: Signature) -> PredictBody:
     """Raises InvalidArgumentError."""
     members = members_of(document.root)
-    _check_signature_name(members.get("signature_name", ""))
+    check_signature_name(members.get("signature_name", ""))
     rows = "instances" in members
     if rows == ("inputs" in members):
         refuse_inputs(
@@ -48,10 +64,23 @@ def read_body(document: Document, signature: Signature) -> PredictBody:
     if reader.arrays != document.brackets:
         # An array hides among the numbers, or there are brackets in names or in members of no interest.
         inputs = _read(TensorReader(quick=False), members, rows, signature)
-    return PredictBody(rows, {name: as_input(array) for name, array in inputs.items()})
+    tensors = {name: as_input(array) for name, array in inputs.items()}
+    _check_strings(tensors, signature)
+    return PredictBody(rows, tensors)
 
 
-def _check_signature_name(name: Any) -> None:
+def _check_strings(tensors: Mapping[str, InputTensor], signature: Signature) -> None:
+    """Whether bytes came for inputs alone that can be images; which of these, and how, the data plane knows."""
+    for spec in signature.inputs:
+        tensor = tensors.get(spec.name)
+        if tensor is not None and tensor.dtype == STRING and len(spec.shape) != _IMAGE_RANK:
+            refuse_inputs(
+                f"{spec.name!r} takes numbers, and base64 stands for an image, for an input of 4 dimensions"
+            )
+
+
+def check_signature_name(name: Any) -> None:
+    """Whether it is the one that there is, or empty. Raises InvalidArgumentError."""
     if name not in ("", SIGNATURE):
         raise InvalidArgumentError(
             f"Serving signature key {name!r} not found. Signatures expected to be in the set {{{[SIGNATURE]}}}."
@@ -70,7 +99,7 @@ def _read(
 
 
 def _read_columns(reader: TensorReader, value: Any, types: Mapping[str, str]) -> dict[str, np.ndarray]:
-    if not isinstance(value, JSON_OBJECT):
+    if not isinstance(value, JSON_OBJECT) or _is_bare_binary(value, types):
         if isinstance(value, JSON_ARRAY) and not len(value):
             refuse_inputs("'inputs' is empty")
         name = _only_input(types, "'inputs'")
@@ -78,7 +107,6 @@ def _read_columns(reader: TensorReader, value: Any, types: Mapping[str, str]) ->
     tensors = members_of(value)
     if not tensors:
         refuse_inputs("'inputs' is empty")
-    _check_binary(tensors, types)
     return {name: reader.read(name, tensor, types.get(name)) for name, tensor in tensors.items()}
 
 
@@ -87,7 +115,7 @@ def _read_rows(reader: TensorReader, value: Any, types: Mapping[str, str]) -> di
         refuse_inputs("'instances' is not an array")
     if not len(value):
         refuse_inputs("'instances' is empty")
-    if not isinstance(value[0], JSON_OBJECT):
+    if not isinstance(value[0], JSON_OBJECT) or _is_bare_binary(value[0], types):
         name = _only_input(types, "an instance")
         return {name: reader.read(name, value, types[name])}
     reader.arrays += 1
@@ -100,7 +128,6 @@ def _columns_of(instances: Any, types: Mapping[str, str]) -> dict[str, list[Any]
     first = members_of(instances[0])
     if not first:
         refuse_inputs("the first instance is empty")
-    _check_binary(first, types)
     columns: dict[str, list[Any]] = {name: [] for name in first}
     for number, instance in enumerate(instances):
         if not isinstance(instance, JSON_OBJECT):
@@ -121,9 +148,9 @@ def _only_input(types: Mapping[str, str], where: str) -> str:
     return next(iter(types))
 
 
-def _check_binary(members: Mapping[str, Any], types: Mapping[str, str]) -> None:
-    if list(members) == ["b64"] and "b64" not in types and isinstance(members["b64"], str):
-        refuse_inputs("the model takes numbers, and base64 stands for binary strings")
+def _is_bare_binary(value: Any, types: Mapping[str, str]) -> bool:
+    """Whether an object is a value rather than values by name."""
+    return "b64" not in types and is_binary(value)
 
 
 def write_answer(outputs: Mapping[str, OutputTensor], rows: bool) -> bytes:
@@ -134,8 +161,49 @@ def write_answer(outputs: Mapping[str, OutputTensor], rows: bool) -> bytes:
     count = _count_rows(arrays)
     if len(arrays) == 1:
         return write({"predictions": next(iter(arrays.values()))})
-    predictions = [{name: array[row] for name, array in arrays.items()} for row in range(count)]
-    return write({"predictions": predictions})
+    return write({"predictions": _rows(arrays, range(count))})
+
+
+def is_long_answer(outputs: Mapping[str, OutputTensor]) -> bool:
+    """Whether an answer is better written in pieces."""
+    return sum(output.array.size for output in outputs.values()) > PIECE_ELEMENTS
+
+
+def answer_pieces(outputs: Mapping[str, OutputTensor], rows: bool) -> Iterator[bytes]:
+    """The same as write_answer gives, in pieces none of which takes long. Raises InvalidArgumentError."""
+    arrays = {name: printable(output) for name, output in outputs.items()}
+    if rows:
+        count = _count_rows(arrays)
+        yield b'{"predictions":'
+        yield from _row_pieces(arrays, count) if len(arrays) > 1 else pieces_of(next(iter(arrays.values())))
+    else:
+        yield b'{"outputs":'
+        yield from _member_pieces(arrays) if len(arrays) > 1 else pieces_of(next(iter(arrays.values())))
+    yield b"}"
+
+
+def _rows(arrays: Mapping[str, np.ndarray], rows: range) -> list[dict[str, np.ndarray]]:
+    return [{name: array[row] for name, array in arrays.items()} for row in rows]
+
+
+def _row_pieces(arrays: Mapping[str, np.ndarray], count: int) -> Iterator[bytes]:
+    # A row takes time even if it has few elements.
+    weight = sum(array.size for array in arrays.values()) + _ROW_WEIGHT * count * len(arrays)
+    step = count * PIECE_ELEMENTS // weight if weight else 1
+    for start in range(0, count, max(1, step)):
+        yield b"," if start else b"["
+        if step:
+            yield write(_rows(arrays, range(start, min(start + step, count))))[1:-1]
+        else:
+            yield from _member_pieces({name: array[start, ...] for name, array in arrays.items()})
+    yield b"]" if count else b"[]"
+
+
+def _member_pieces(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes]:
+    for number, (name, array) in enumerate(arrays.items()):
+        yield (b"," if number else b"{") + write(name) + b":"
+        yield from pieces_of(array)
+    yield b"}"
 
 
 def _count_rows(arrays: Mapping[str, np.ndarray]) -> int:

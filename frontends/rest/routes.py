@@ -1,13 +1,8 @@
-"""From a path to a resource.
+"""From a path to a resource, by the table of the API (frontends.rest.api).
 
 Falcon's own router works on the decoded path, in which a `/` of a model's name can no longer be told from the path's,
-and reads `:` in its own way. This one reads the path as it was sent:
-
-    /v1/models/NAME[/versions/VERSION|/labels/LABEL]            status
-    /v1/models/NAME[/versions/VERSION|/labels/LABEL]/metadata   metadata
-    /v1/models/NAME[/versions/VERSION|/labels/LABEL]:VERB       predict, classify, regress
-
-NAME and LABEL are percent-encoded UTF-8 and may hold anything, `%2F` and `%3A` included.
+and reads `:` in its own way. This one reads the path as it was sent: names and labels are percent-encoded UTF-8 and may
+hold anything, `%2F` and `%3A` included.
 """
 
 import functools
@@ -20,13 +15,19 @@ from urllib.parse import quote, unquote
 from falcon import asgi
 from falcon.routing import map_http_methods, set_default_responders
 
-_PATH = re.compile(
-    r"/v1/models/(?P<model>[^/]+?)"
-    r"(?:/versions/(?P<version>[^/]+?)|/labels/(?P<label>[^/]+?))?"
-    r"(?:/(?P<metadata>metadata)|:(?P<verb>predict|classify|regress))?"
-)
+from frontends.rest.api import OPERATIONS
+
 _SCHEME_AND_HOST = re.compile(r"https?://[^/]*", re.IGNORECASE)
 _CACHED_PATHS = 512
+_PARAMETER = re.compile(r"\\{(\w+)\\}")
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """Of the paths that a template stands for; a parameter is anything without a slash."""
+    return re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+?)", re.escape(template)))
+
+
+_PATHS = [(_pattern(path), operation.kind) for operation in OPERATIONS for path in operation.paths]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class Target:
     """What a path names. `version` is text as it came: only a resource knows what to say to one that is no number."""
 
     kind: str
-    """`status`, `metadata`, `predict`, `classify` or `regress`."""
-    model: str
+    """Of frontends.rest.api.Operation."""
+    model: str = ""
     version: str | None = None
     label: str | None = None
 
@@ -43,19 +44,14 @@ class Target:
 @functools.lru_cache(_CACHED_PATHS)
 def parse_path(raw_path: str) -> Target | None:
     """The target of a percent-encoded path without query; None for a path that the API does not have."""
-    match = _PATH.fullmatch(raw_path)
-    if match is None and (host := _SCHEME_AND_HOST.match(raw_path)) is not None:
-        # The absolute form, which clients of a proxy send (RFC 9112 section 3.2.2).
-        match = _PATH.fullmatch(raw_path, host.end())
-    if match is None:
-        return None
-    version, label = match["version"], match["label"]
-    return Target(
-        (match["metadata"] and "metadata") or match["verb"] or "status",
-        unquote(match["model"]),
-        None if version is None else unquote(version),
-        None if label is None else unquote(label),
-    )
+    host = _SCHEME_AND_HOST.match(raw_path)
+    # The absolute form is what clients of a proxy send (RFC 9112 section 3.2.2).
+    path = raw_path[host.end() :] if host is not None else raw_path
+    for pattern, kind in _PATHS:
+        match = pattern.fullmatch(path)
+        if match is not None:
+            return Target(kind, **{name: unquote(text) for name, text in match.groupdict().items()})
+    return None
 
 
 class Router:

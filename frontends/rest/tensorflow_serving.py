@@ -1,19 +1,25 @@
 """The resources of TensorFlow Serving's REST API: one class a kind of path, one method an HTTP method."""
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import falcon
 import orjson
 from falcon import asgi
 
 from common.config import ServerConfig
-from common.errors import NotFoundError, UnimplementedError
+from common.errors import NotFoundError
+from common.tensors import Signature
+from frontends.inference import check_classifiable, check_regressable, classify, read_examples, regress
 from frontends.interface import DataplaneInterface, InputTensor, Selector, Served
-from frontends.rest.body import body_of
+from frontends.rest.content import Content, join
+from frontends.rest.examples_format import ExamplesBody, classes_pieces, read_examples_body, values_pieces
 from frontends.rest.json_text import DocumentParser
 from frontends.rest.model_json import metadata_document, status_document
-from frontends.rest.predict_format import PredictBody, read_body, write_answer
+from frontends.rest.offload import LONG_BYTES, Offload
+from frontends.rest.predict_format import answer_pieces, is_long_answer, read_body, write_answer
 from frontends.rest.routes import Target
 
 _MAX_DIGITS = 18
@@ -27,7 +33,8 @@ def selector_of(target: Target) -> Selector:
         return Selector(target.model, label=target.label)
     if not (version.isascii() and version.isdigit()) or len(version) > _MAX_DIGITS:
         raise NotFoundError(f"Servable not found for request: Specific({target.model}, {version})")
-    return Selector(target.model, int(version))
+    # 0 is how some clients say that they mean no version in particular, as it is in gRPC.
+    return Selector(target.model, int(version) or None)
 
 
 def _answer(resp: asgi.Response, body: bytes) -> None:
@@ -61,49 +68,147 @@ class MetadataResource:
     on_head = on_get
 
 
-class PredictResource:
-    """`POST …:predict`. The Content-Type is not looked at."""
+class _Parsers(threading.local):
+    """A parser a thread, for it keeps its memory."""
 
-    def __init__(self, dataplane: DataplaneInterface, config: ServerConfig) -> None:
+    def __init__(self) -> None:
+        self.parser = DocumentParser()
+
+
+_parsers = _Parsers()
+
+
+class _Body(Protocol):
+    """Reads a body's inputs for a version."""
+
+    def read(self, signature: Signature) -> Mapping[str, InputTensor]: ...
+
+
+class _Reading:
+    """What the data plane calls to have the inputs read (BuildInputs), perhaps for several versions in turn."""
+
+    __slots__ = ("_ahead", "_body")
+
+    def __init__(self, body: _Body) -> None:
+        self._body = body
+        self._ahead: tuple[Signature, Mapping[str, InputTensor]] | None = None
+
+    async def read_ahead(self, served: Served, offload: Offload, deadline_ns: int) -> None:
+        """Beside the loop, for the version that will most likely be chosen."""
+        signature = served.signature
+        self._ahead = (signature, await offload.run(lambda: self._body.read(signature), deadline_ns))
+
+    def __call__(self, served: Served, /) -> Mapping[str, InputTensor]:
+        if self._ahead is not None and self._ahead[0] == served.signature:
+            return self._ahead[1]
+        return self._body.read(served.signature)
+
+
+class _Inference:
+    """What the resources that infer have in common. The Content-Type is not looked at."""
+
+    def __init__(self, dataplane: DataplaneInterface, config: ServerConfig, offload: Offload) -> None:
         self._dataplane = dataplane
         self._timeout_ns = int(config.request_timeout_s * 1e9)
-        self._parser = DocumentParser()
+        self._offload = offload
+        self._content = Content(offload, config.message_bytes)
+
+    async def _build(self, selector: Selector, body: _Body, length: int, deadline_ns: int) -> _Reading:
+        reading = _Reading(body)
+        if length > LONG_BYTES:
+            await reading.read_ahead(self._dataplane.choose(selector), self._offload, deadline_ns)
+        return reading
+
+
+class PredictResource(_Inference):
+    """`POST …:predict`."""
 
     async def on_post(self, req: asgi.Request, resp: asgi.Response, target: Target) -> None:
         """Predict. The deadline counts from the arrival of the request's head."""
         deadline_ns = time.monotonic_ns() + self._timeout_ns
         selector = selector_of(target)
-        reading = _Reading(self._parser, await body_of(req).read(deadline_ns))
-        prediction = await self._dataplane.predict(selector, reading, deadline_ns)
+        text = await self._content.read(req, deadline_ns)
+        body = _PredictText(text)
+        build = await self._build(selector, body, len(text), deadline_ns)
+        prediction = await self._dataplane.predict(selector, build, deadline_ns)
         try:
-            _answer(resp, write_answer(prediction.outputs, reading.rows))
+            outputs = prediction.outputs
+            if is_long_answer(outputs):
+                answer = await join(answer_pieces(outputs, body.rows))
+            else:
+                answer = write_answer(outputs, body.rows)
         finally:
             prediction.release()
+        _answer(resp, answer)
 
 
-class _Reading:
-    """Reads the body for the version that the data plane chose (BuildInputs), perhaps for several in turn."""
+class _PredictText:
+    """The body of a Predict."""
 
-    __slots__ = ("_body", "_parser", "rows")
+    __slots__ = ("_text", "rows")
 
-    def __init__(self, parser: DocumentParser, body: bytes) -> None:
-        self._parser = parser
-        self._body = body
+    def __init__(self, text: bytes) -> None:
+        self._text = text
         self.rows = False
         """Whether the body, once read, was in row format."""
 
-    def __call__(self, served: Served, /) -> Mapping[str, InputTensor]:
-        body: PredictBody = read_body(self._parser.parse(self._body), served.signature)
+    def read(self, signature: Signature) -> Mapping[str, InputTensor]:
+        """See _Body."""
+        body = read_body(_parsers.parser.parse(self._text), signature)
         self.rows = body.rows
         return body.inputs
 
 
-class UnsupportedResource:
-    """`POST …:classify` and `POST …:regress`."""
-
-    def __init__(self, method: str) -> None:
-        self._method = method
+class ClassifyResource(_Inference):
+    """`POST …:classify`."""
 
     async def on_post(self, req: asgi.Request, resp: asgi.Response, target: Target) -> None:
-        """Always UnimplementedError."""
-        raise UnimplementedError(f"{self._method} is not supported yet; use :predict")
+        """Classify."""
+        deadline_ns = time.monotonic_ns() + self._timeout_ns
+        selector = selector_of(target)
+        text = await self._content.read(req, deadline_ns)
+        body = _ExamplesText(text, check_classifiable)
+        build = await self._build(selector, body, len(text), deadline_ns)
+        prediction = await self._dataplane.predict(selector, build, deadline_ns)
+        try:
+            rankings = classify(prediction, body.count)
+        finally:
+            prediction.release()
+        _answer(resp, await join(classes_pieces(rankings)))
+
+
+class RegressResource(_Inference):
+    """`POST …:regress`."""
+
+    async def on_post(self, req: asgi.Request, resp: asgi.Response, target: Target) -> None:
+        """Regress."""
+        deadline_ns = time.monotonic_ns() + self._timeout_ns
+        selector = selector_of(target)
+        text = await self._content.read(req, deadline_ns)
+        body = _ExamplesText(text, check_regressable)
+        build = await self._build(selector, body, len(text), deadline_ns)
+        prediction = await self._dataplane.predict(selector, build, deadline_ns)
+        try:
+            values = regress(prediction, body.count)
+        finally:
+            prediction.release()
+        _answer(resp, await join(values_pieces(values)))
+
+
+class _ExamplesText:
+    """The body of a Classify or a Regress."""
+
+    __slots__ = ("_check", "_text", "count")
+
+    def __init__(self, text: bytes, check: Callable[[Signature], None]) -> None:
+        self._text = text
+        self._check = check
+        self.count = 0
+        """Examples in the body, once it is read."""
+
+    def read(self, signature: Signature) -> Mapping[str, InputTensor]:
+        """See _Body."""
+        body: ExamplesBody = read_examples_body(_parsers.parser.parse(self._text))
+        self._check(signature)
+        self.count = len(body.examples)
+        return read_examples(signature, body.examples, body.context)

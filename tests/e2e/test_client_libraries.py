@@ -90,7 +90,7 @@ print(json.dumps({
         ("grpc", 0),
         ("grpc", 1),
         ("http", 1),
-        pytest.param("http", 0, marks=pytest.mark.xfail(reason="REST takes versions/0 for a version")),
+        ("http", 0),
     ],
 )
 def test_ovmsclient(server: Server, api: str, version: int) -> None:

@@ -35,9 +35,11 @@ from frontends.grpc.tensorflow_protos import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
 from frontends.grpc.wire import DATA_TYPES, shape_proto
 from tests.unit.frontends.fake_dataplane import FakeDataplane, add_one
@@ -251,10 +253,16 @@ def test_a_text_of_any_length_and_language_arrives(prediction: Any) -> None:
         assert text.startswith(f"Servable not found for request: Specific({name[:5]}")
 
 
-def test_what_is_not_supported_yet(prediction: Any) -> None:
-    request = classification_pb2.ClassificationRequest()
-    code, text = _refusal(lambda: prediction.Classify(request, timeout=_TIMEOUT_S))
-    assert (code, text) == (grpc.StatusCode.UNIMPLEMENTED, "Classify is not supported yet")
+def test_the_other_calls_are_there(prediction: Any) -> None:
+    for call, request in (
+        (prediction.Classify, classification_pb2.ClassificationRequest()),
+        (prediction.Regress, regression_pb2.RegressionRequest()),
+        (prediction.MultiInference, inference_pb2.MultiInferenceRequest()),
+    ):
+        assert (
+            _refusal(functools.partial(call, request, timeout=_TIMEOUT_S))[0]
+            is grpc.StatusCode.INVALID_ARGUMENT
+        )
 
 
 def test_unknown_methods(channel: grpc.Channel) -> None:

@@ -80,12 +80,14 @@ def to_array(proto: Any) -> np.ndarray:
     return np.frombuffer(proto.tensor_content, STORAGE[name]).reshape(shape)
 
 
-def predict_request(inputs: Mapping[str, Any], version: int = 0, model: str = NAME) -> Any:
-    """A PredictRequest; values are arrays or ready TensorProtos. Version 0: none given."""
+def predict_request(inputs: Mapping[str, Any], version: int = 0, model: str = NAME, label: str = "") -> Any:
+    """A PredictRequest; values are arrays or ready TensorProtos. Version 0 and an empty label: none given."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
     if version:
         request.model_spec.version.value = version
+    if label:
+        request.model_spec.version_label = label
     for name, value in inputs.items():
         request.inputs[name].CopyFrom(to_proto(value) if isinstance(value, np.ndarray) else value)
     return request
@@ -115,9 +117,17 @@ class GrpcClient:
     def __exit__(self, *_: object) -> None:
         self.channel.close()
 
-    def predict(self, inputs: Mapping[str, Any], version: int = 0, timeout_s: float = TIMEOUT_S) -> Arrays:
+    def predict(
+        self,
+        inputs: Mapping[str, Any],
+        version: int = 0,
+        timeout_s: float = TIMEOUT_S,
+        *,
+        model: str = NAME,
+        label: str = "",
+    ) -> Arrays:
         """The outputs. Raises grpc.RpcError."""
-        answer = self.stub.Predict(predict_request(inputs, version), timeout=timeout_s)
+        answer = self.stub.Predict(predict_request(inputs, version, model, label), timeout=timeout_s)
         return {name: to_array(proto) for name, proto in answer.outputs.items()}
 
     def start(self, inputs: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> Any:
@@ -125,10 +135,16 @@ class GrpcClient:
         return self.stub.Predict.future(predict_request(inputs), timeout=timeout_s)
 
     def refusal(
-        self, inputs: Mapping[str, Any], version: int = 0, timeout_s: float = TIMEOUT_S
+        self,
+        inputs: Mapping[str, Any],
+        version: int = 0,
+        timeout_s: float = TIMEOUT_S,
+        *,
+        model: str = NAME,
+        label: str = "",
     ) -> tuple[grpc.StatusCode, str]:
         """Code and text of a Predict that must be refused."""
-        return refusal(self.stub.Predict, predict_request(inputs, version), timeout_s)
+        return refusal(self.stub.Predict, predict_request(inputs, version, model, label), timeout_s)
 
     def states(self, model: str = NAME) -> dict[int, tuple[str, int, str]]:
         """GetModelStatus: by version its state, error code and error text."""
@@ -141,9 +157,18 @@ class GrpcClient:
             for one in answer.model_version_status
         }
 
-    def load_error(self, version: int) -> tuple[str, int, str] | None:
+    def known_states(self, model: str = NAME) -> dict[int, tuple[str, int, str]] | None:
+        """The same; None for a model of which the server knows no version."""
+        try:
+            return self.states(model)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise
+
+    def load_error(self, version: int, model: str = NAME) -> tuple[str, int, str] | None:
         """The same of one version, once it is an error."""
-        found = self.states().get(version)
+        found = self.states(model).get(version)
         return found if found is not None and found[1] else None
 
     def signature(self) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.support.clients import GrpcClient, RestClient
-from tests.support.server import Server
+from tests.support.server import NAME, Server
 from tests.support.waiting import until
 
 _STOP_S = 30.0
@@ -74,6 +74,7 @@ class Load:
         shapes: Sequence[Sequence[int]] = ((1, 16),),
         added: Sequence[float] = (0.0,),
         version: int = 0,
+        model: str = NAME,
         connections: Sequence[GrpcClient] = (),
         extra: Mapping[str, np.ndarray] | None = None,
     ) -> None:
@@ -85,12 +86,13 @@ class Load:
             connections = [GrpcClient(server.grpc_port) for _ in range(grpc)]
             self._open += connections
         for index, connection in enumerate(connections):
-            call = _over_grpc(connection, version, more)
+            call = _over_grpc(connection, model, version, more)
             self.clients.append(Client(f"gRPC {index}", call, shapes, added))
         for index in range(rest if server.rest_port else 0):
             web = RestClient(server.rest_port)
             self._open.append(web)
-            self.clients.append(Client(f"REST {index}", _over_rest(web, version, more), shapes, added))
+            call = _over_rest(web, model, version, more)
+            self.clients.append(Client(f"REST {index}", call, shapes, added))
 
     def __enter__(self) -> "Load":
         for client in self.clients:
@@ -134,15 +136,15 @@ class Load:
         return max(client.slowest_s for client in self.clients)
 
 
-def _over_grpc(client: GrpcClient, version: int, extra: Mapping[str, np.ndarray]) -> Call:
-    return lambda array: client.predict({"x": array, **extra}, version)["y"]
+def _over_grpc(client: GrpcClient, model: str, version: int, extra: Mapping[str, np.ndarray]) -> Call:
+    return lambda array: client.predict({"x": array, **extra}, version, model=model)["y"]
 
 
-def _over_rest(client: RestClient, version: int, extra: Mapping[str, np.ndarray]) -> Call:
+def _over_rest(client: RestClient, model: str, version: int, extra: Mapping[str, np.ndarray]) -> Call:
     lists = {name: array.tolist() for name, array in extra.items()}
 
     def call(array: np.ndarray) -> np.ndarray:
-        status, answer = client.predict({"inputs": {"x": array.tolist(), **lists}}, version)
+        status, answer = client.predict({"inputs": {"x": array.tolist(), **lists}}, version, model)
         assert status == 200, f"{status}: {answer}"
         outputs: Any = answer["outputs"]
         return np.array(outputs, np.float32).reshape(array.shape)

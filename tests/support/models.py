@@ -1,7 +1,8 @@
 """Models that the tests of the whole server load.
 
     echo        fake: output y is input x; an input `command` may tell it to fail, to sleep, to die
-    add_one     OpenVINO: y = x + 1
+    add         OpenVINO: y = x + number
+    rigid       OpenVINO: y = x + 1, of one shape alone
 
 Every answer can be held against its request, so that no request can be answered with another's answer unseen.
 """
@@ -56,6 +57,16 @@ def add(base: Path, version: int = 1, shape: Sequence[int] = DYNAMIC, number: fl
     """Write a version of an OpenVINO model, y = x + number in float32; the base path."""
     x = parameter("x", "float32", shape)
     save(base / str(version), [named(ops.add(x, ops.constant(np.float32(number))), "y")], [x])
+    return base
+
+
+def rigid(base: Path, version: int = 1) -> Path:
+    """Write a version of an OpenVINO model, y = x + 1 in float32, that takes no shape but STATIC; the base path."""
+    x = parameter("x", "float32", STATIC)
+    # Of a matrix product the inner dimension must fit.
+    product = ops.matmul(x, ops.constant(np.eye(STATIC[1], dtype=np.float32)), False, False)
+    y = ops.add(product, ops.constant(np.float32(1.0)))
+    save(base / str(version), [named(y, "y")], [x])
     return base
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from ie_serving.control import Status, ask_status, read_status
 from ie_serving.errors import CommandError
@@ -31,6 +32,8 @@ READY_S = 30.0
 STOP_S = 8.0
 READY_LINE = "server listens on port"
 
+_Server = TypeVar("_Server", bound="Server")
+
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
@@ -41,6 +44,8 @@ def free_ports(count: int) -> list[int]:
 
 class Server:
     """One instance. As a context it is started and ready, and at the end stopped in order and looked after."""
+
+    subcommand = "model"
 
     def __init__(
         self,
@@ -78,7 +83,7 @@ class Server:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> "Server":
+    def __enter__(self: _Server) -> _Server:
         try:
             self.start()
             if self._ready:
@@ -106,7 +111,7 @@ class Server:
         """Start the command, in a session and process group of its own."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ie_serving", "model", *self.arguments()],
+                [sys.executable, "-m", "ie_serving", self.subcommand, *self.arguments()],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -116,7 +121,7 @@ class Server:
             )
 
     def arguments(self) -> list[str]:
-        """Of the command `model`."""
+        """Of the command."""
         return [f"--{name}={value}" for name, value in self.options.items()]
 
     def wait_ready(self, patience_s: float = READY_S) -> None:

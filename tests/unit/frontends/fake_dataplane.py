@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from common.config import ModelConfig
 from common.errors import (
     DeadlineExceededError,
     InvalidArgumentError,
@@ -25,7 +26,16 @@ from common.states import VersionState
 from common.tensors import STORAGE, Signature, TensorSpec
 from frontends.checks import plan_layout
 from frontends.conversion import copy_into
-from frontends.interface import BuildInputs, InputTensor, OutputTensor, Selector, Served
+from frontends.images import ImageDecoder
+from frontends.interface import (
+    STRING,
+    BuildInputs,
+    InputTensor,
+    OutputTensor,
+    Reconfiguration,
+    Selector,
+    Served,
+)
 
 Compute = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Inputs by name, of their storage types, to outputs by name."""
@@ -105,10 +115,16 @@ class FakeDataplane:
     ready: bool = True
     gate: asyncio.Event | None = None
     failure: Exception | None = None
+    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By model."""
+    outcome: Reconfiguration = field(default_factory=lambda: Reconfiguration(changed=True))
+    """Of every `reconfigure`, unless there is a `failure`."""
+    configurations: list[tuple[ModelConfig, ...] | None] = field(default_factory=list)
+    """What every `reconfigure` was given."""
     predictions: list[FakePrediction] = field(default_factory=list)
     """Every answer that was given."""
     deadlines: list[int] = field(default_factory=list)
-    """`deadline_ns` of every predict."""
+    """`deadline_ns` of every predict and reconfigure."""
     waiting: int = 0
     """Requests that are held back now."""
     cancelled: int = 0
@@ -121,6 +137,13 @@ class FakeDataplane:
             return tuple(versions[number].status(number) for number in sorted(versions))
         number = self._number(selector)
         return (versions[number].status(number),)
+
+    def all_statuses(self) -> Mapping[str, tuple[VersionStatus, ...]]:
+        """See DataplaneInterface."""
+        return {
+            name: tuple(versions[number].status(number) for number in sorted(versions))
+            for name, versions in self.models.items()
+        }
 
     def choose(self, selector: Selector) -> Served:
         """See DataplaneInterface."""
@@ -139,7 +162,10 @@ class FakeDataplane:
         self.deadlines.append(deadline_ns)
         served = self.choose(selector)
         _check_outputs(served.signature, outputs)
-        inputs = _convert(served.signature, build(served))
+        given = build(served)
+        if any(tensor.dtype == STRING for tensor in given.values()):
+            given = await self._decode(served.signature, given, deadline_ns)
+        inputs = _convert(served.signature, given)
         if self.failure is not None:
             raise self.failure
         await self._hold(deadline_ns)
@@ -150,6 +176,25 @@ class FakeDataplane:
         )
         self.predictions.append(prediction)
         return prediction
+
+    async def reconfigure(self, models: tuple[ModelConfig, ...] | None, deadline_ns: int) -> Reconfiguration:
+        """See DataplaneInterface."""
+        self.configurations.append(models)
+        self.deadlines.append(deadline_ns)
+        if self.failure is not None:
+            raise self.failure
+        await self._hold(deadline_ns)
+        return self.outcome
+
+    @staticmethod
+    async def _decode(
+        signature: Signature, given: Mapping[str, InputTensor], deadline_ns: int
+    ) -> Mapping[str, InputTensor]:
+        decoder = ImageDecoder()
+        try:
+            return await decoder.decode(signature, given, deadline_ns)
+        finally:
+            decoder.close()
 
     async def _hold(self, deadline_ns: int) -> None:
         if self.gate is None:
@@ -175,7 +220,10 @@ class FakeDataplane:
         """A version that exists; the highest available one where none was asked for, else the highest."""
         versions = self._versions(selector)
         if selector.label is not None:
-            raise NotFoundError(f"Unrecognized servable version label: {selector.label}")
+            labels = self.labels.get(selector.model, {})
+            if selector.label not in labels:
+                raise NotFoundError(f"Unrecognized servable version label: {selector.label}")
+            selector = Selector(selector.model, labels[selector.label])
         if selector.version is None:
             available = [n for n, version in versions.items() if version.state is VersionState.AVAILABLE]
             return max(available or versions)

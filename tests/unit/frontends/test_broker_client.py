@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import Code, DeadlineExceededError, InternalError, NotFoundError, WireError
+from common.config import ModelConfig
+from common.errors import (
+    Code,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InternalError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+    WireError,
+)
 from common.messages import (
     Acknowledge,
     Cancel,
@@ -18,6 +28,8 @@ from common.messages import (
     Listening,
     OutputResult,
     ProcessId,
+    Reconfigure,
+    Reconfigured,
     Refused,
     Released,
     RestartLink,
@@ -27,7 +39,8 @@ from common.messages import (
     VersionId,
 )
 from common.process import this_process
-from frontends.broker_client import Answer, StaleVersionError
+from frontends.broker_client import MAX_RECONFIGURATIONS, Answer, StaleVersionError
+from frontends.interface import Reconfiguration
 from frontends.memory import Block
 from tests.unit.frontends.scripted_broker import FIRST, Stage, catalogue, on_stage, status
 
@@ -522,6 +535,100 @@ async def test_drained_waits_for_the_answers(stage: Stage) -> None:
     stage.broker.say(Completed(submit.id))
     assert await draining
     await task
+
+
+# ---- a new configuration
+
+MODELS = (ModelConfig("a", "/a"), ModelConfig("b", "/b"))
+
+
+def reconfigure(
+    stage: Stage, models: tuple[ModelConfig, ...] | None = MODELS, deadline: int = FAR
+) -> asyncio.Task[Reconfiguration]:
+    return asyncio.create_task(stage.client.reconfigure(models, deadline))
+
+
+@on_stage
+async def test_a_configuration_is_asked_for_and_answered(stage: Stage) -> None:
+    await stage.link()
+    first, second = reconfigure(stage), reconfigure(stage, None)
+    sent = [await stage.broker.next(Reconfigure), await stage.broker.next(Reconfigure)]
+    assert [one.models for one in sent] == [MODELS, None]
+    stage.broker.say(Reconfigured(sent[1].id, changed=False))
+    assert await second == Reconfiguration(changed=False)
+    assert not first.done()
+    stage.broker.say(Reconfigured(sent[0].id, changed=True, failures=("b: corrupt",)))
+    assert await first == Reconfiguration(changed=True, failures=("b: corrupt",))
+
+
+@on_stage
+async def test_a_refused_configuration_is_the_brokers_error(stage: Stage) -> None:
+    await stage.link()
+    asked = reconfigure(stage, None)
+    sent = await stage.broker.next(Reconfigure)
+    error = WireError(Code.FAILED_PRECONDITION, "no configuration file is watched")
+    stage.broker.say(Reconfigured(sent.id, error=error))
+    with pytest.raises(FailedPreconditionError, match="no configuration file is watched"):
+        await asked
+
+
+@pytest.mark.parametrize("died", [True, False])
+def test_a_lost_broker_ends_the_wait_for_a_configuration(tmp_path: Path, died: bool) -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.link()
+        asked = reconfigure(stage)
+        sent = await stage.broker.next(Reconfigure)
+        if died:
+            broker_ends(stage)
+        else:
+            stage.broker.say(RestartLink())
+        with pytest.raises(UnavailableError, match="ask again"):
+            await asked
+        await stage.broker.greet(FIRST)
+        await stage.until(lambda: stage.client.linked)
+        # The answer of the dead one's time is nobody's; a number is not used twice.
+        again = reconfigure(stage)
+        other = await stage.broker.next(Reconfigure)
+        assert other.id != sent.id
+        stage.broker.say(Reconfigured(sent.id, changed=False), Reconfigured(other.id, changed=True))
+        assert (await again).changed
+
+    on_stage(scenario)(tmp_path)
+
+
+@on_stage
+async def test_without_a_broker_a_configuration_is_refused_at_once(stage: Stage) -> None:
+    stage.client.start()
+    with pytest.raises(UnavailableError, match="ask again"):
+        await reconfigure(stage)
+
+
+@on_stage
+async def test_the_wait_for_a_configuration_ends_with_the_deadline(stage: Stage) -> None:
+    await stage.link()
+    asked = reconfigure(stage, deadline=soon())
+    sent = await stage.broker.next(Reconfigure)
+    with pytest.raises(DeadlineExceededError):
+        await asked
+    stage.broker.say(Reconfigured(sent.id), catalogue(2, status(1)))
+    await stage.client.wait_for_catalogue(2, FAR)
+
+
+@on_stage
+async def test_the_number_of_configurations_that_are_waited_for_is_bounded(stage: Stage) -> None:
+    await stage.link()
+    asked = [reconfigure(stage) for _ in range(MAX_RECONFIGURATIONS)]
+    sent = [await stage.broker.next(Reconfigure) for _ in asked]
+    with pytest.raises(ResourceExhaustedError, match=str(MAX_RECONFIGURATIONS)):
+        await reconfigure(stage)
+    for task in asked[1:]:
+        task.cancel()
+    await asyncio.gather(*asked[1:], return_exceptions=True)
+    stage.broker.say(*(Reconfigured(one.id) for one in sent))
+    await asked[0]
+    one_more = reconfigure(stage)
+    stage.broker.say(Reconfigured((await stage.broker.next(Reconfigure)).id))
+    await one_more
 
 
 def test_the_routers_file_may_come_after_the_frontend(tmp_path: Path) -> None:

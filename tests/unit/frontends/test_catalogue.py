@@ -80,12 +80,54 @@ def test_without_a_signature_nothing_can_be_chosen() -> None:
     assert isinstance(error, UnavailableError)
 
 
-@pytest.mark.parametrize("model", ["m", "other"])
-def test_there_are_no_labels(model: str) -> None:
-    seen = view(status(1))
+def test_requests_name_the_revision_that_serves() -> None:
+    first = VersionStatus(1, int(AVAILABLE), None, SIGNATURE, servable=True, revision=3)
+    chosen = view(first, status(2))
+    assert chosen.choose(Selector("m", 1)).id == VersionId("m", 1, 3)
+    assert chosen.choose(Selector("m")).id == VersionId("m", 2, 0)
+    assert view(first).choose(Selector("m")).id == VersionId("m", 1, 3)
+
+
+def labelled(*versions: VersionStatus, **labels: int) -> CatalogueView:
+    return CatalogueView(Catalogue(7, True, (ModelStatus("m", versions, labels), ModelStatus("n", versions))))
+
+
+def test_a_label_chooses_its_version() -> None:
+    seen = labelled(status(1), status(2), status(3), stable=1, canary=2)
+    assert seen.choose(Selector("m", label="stable")).id == VersionId("m", 1)
+    assert seen.choose(Selector("m", label="canary")).id == VersionId("m", 2)
+    assert [one.version for one in seen.statuses(Selector("m", label="canary"))] == [2]
+
+
+@pytest.mark.parametrize("model", ["m", "n"])
+def test_a_label_that_the_model_does_not_have_is_not_found(model: str) -> None:
+    seen = labelled(status(1), stable=1)
     for call in (seen.choose, seen.statuses):
-        with pytest.raises(NotFoundError, match="stable"):
-            call(Selector(model, label="stable"))
+        with pytest.raises(NotFoundError) as caught:
+            call(Selector(model, label="canary"))
+        assert caught.value.message == f"Unrecognized servable version label: canary of model {model}"
+
+
+def test_a_label_of_an_unknown_model_is_the_models_absence() -> None:
+    for call in (labelled(stable=1).choose, labelled(stable=1).statuses):
+        with pytest.raises(NotFoundError, match=r"Specific\(other, 0\)"):
+            call(Selector("other", label="stable"))
+
+
+def test_a_label_is_refused_as_its_version_would_be() -> None:
+    seen = labelled(status(1), status(2, LOADING), status(3, END), loading=2, gone=3, never=9)
+    for label, version in (("loading", 2), ("gone", 3), ("never", 9)):
+        expected = refusal(seen, Selector("m", version))
+        found = refusal(seen, Selector("m", label=label))
+        assert (type(found), found.message) == (type(expected), expected.message)
+
+
+def test_all_models_at_once() -> None:
+    seen = view(status(1, END), status(2))
+    assert {name: [one.version for one in versions] for name, versions in seen.all_statuses().items()} == {
+        "m": [1, 2],
+        "empty": [],
+    }
 
 
 def test_statuses_of_all_versions_and_of_one() -> None:

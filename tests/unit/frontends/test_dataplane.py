@@ -21,13 +21,27 @@ from common.errors import (
     ServingError,
     UnavailableError,
 )
-from common.messages import Cancel, Completed, OutputResult, Released, Stale, Submit, VersionId
+from common.messages import (
+    Cancel,
+    Catalogue,
+    Completed,
+    ModelStatus,
+    OutputResult,
+    Reconfigure,
+    Reconfigured,
+    Released,
+    Stale,
+    Submit,
+    VersionId,
+    VersionStatus,
+)
 from common.states import VersionState
 from common.tensors import Signature, TensorSpec
 from frontends.admission import MAX_FRAME_BYTES
 from frontends.dataplane import Prediction
-from frontends.interface import InputTensor, Selector, Served
+from frontends.interface import STRING, InputTensor, Selector, Served
 from frontends.memory import ARENA
+from tests.support.pictures import plain
 from tests.unit.frontends.scripted_broker import (
     ARENA_BYTES,
     LARGE_BYTES,
@@ -145,6 +159,30 @@ async def test_inputs_in_any_memory_layout(stage: Stage) -> None:
     submit = await stage.broker.next(Submit)
     np.testing.assert_array_equal(placed(stage, submit), np.full((5, 4), 3, np.float32))
     task.cancel()
+
+
+_PICTURE = Signature((TensorSpec("x", "float32", (1, 3, 1, 2)),), ())
+
+
+def encoded(data: bytes) -> Mapping[str, InputTensor]:
+    array = np.empty(1, np.object_)
+    array[0] = data
+    return inputs(array, STRING)
+
+
+@on_stage
+async def test_images_are_decoded_on_their_way(stage: Stage) -> None:
+    await stage.link(catalogue(1, status(1, signature=_PICTURE)))
+    task = predict(stage, given=encoded(plain(5, 5, (1, 2, 3))))
+    submit = await stage.broker.next(Submit)
+    assert placed(stage, submit).tolist() == [[[[3, 3]], [[2, 2]], [[1, 1]]]]
+    task.cancel()
+
+
+@on_stage
+async def test_an_image_that_cannot_be_read_never_leaves(stage: Stage) -> None:
+    await stage.link(catalogue(1, status(1, signature=_PICTURE)))
+    assert isinstance(await refusal(stage, given=encoded(b"none")), InvalidArgumentError)
 
 
 @on_stage
@@ -523,6 +561,40 @@ async def test_scalars_and_empty_batches(stage: Stage) -> None:
     assert prediction.outputs["y"].array.shape == ()
     assert float(prediction.outputs["y"].array) == 2.5
     prediction.release()
+
+
+@on_stage
+async def test_a_label_and_a_revision_are_what_the_broker_is_asked_for(stage: Stage) -> None:
+    served = VersionStatus(1, int(VersionState.AVAILABLE), None, SIGNATURE, servable=True, revision=4)
+    await stage.link(Catalogue(3, True, (ModelStatus("m", (served, status(2)), {"stable": 1}),)))
+    task = predict(stage, Selector("m", label="stable"))
+    assert (await answer(stage)).version == VersionId("m", 1, 4)
+    (await task).release()
+    assert list(stage.dataplane.all_statuses()) == ["m"]
+
+
+@on_stage
+async def test_a_stale_request_follows_its_model_to_the_next_revision(stage: Stage) -> None:
+    await stage.link()
+    task = predict(stage, Selector("m", 1))
+    submit = await stage.broker.next(Submit)
+    served = VersionStatus(1, int(VersionState.AVAILABLE), None, SIGNATURE, servable=True, revision=1)
+    stage.broker.say(Stale(submit.id, 2), catalogue(2, served))
+    assert (await answer(stage)).version == VersionId("m", 1, 1)
+    (await task).release()
+
+
+@on_stage
+async def test_a_configuration_goes_to_the_broker_but_not_from_a_server_that_ends(stage: Stage) -> None:
+    await stage.link()
+    asked = asyncio.create_task(stage.dataplane.reconfigure((), FAR))
+    sent = await stage.broker.next(Reconfigure)
+    assert sent.models == ()
+    stage.broker.say(Reconfigured(sent.id, changed=True))
+    assert (await asked).changed
+    stage.admission.draining = True
+    with pytest.raises(UnavailableError, match="shutting down"):
+        await stage.dataplane.reconfigure((), FAR)
 
 
 def test_the_signature_of_these_tests_has_both_kinds_of_outputs() -> None:

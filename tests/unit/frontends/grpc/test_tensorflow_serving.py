@@ -7,33 +7,39 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.config import ModelConfig, VersionPolicy
 from common.errors import (
     Code,
     DeadlineExceededError,
+    FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
     ServingError,
     UnavailableError,
-    UnimplementedError,
     WireError,
 )
 from common.states import VersionState
 from common.tensors import Signature, TensorSpec
 from frontends.grpc.calls import Table
+from frontends.grpc.model_management import MAX_CONFIG_BYTES
 from frontends.grpc.tensorflow_protos import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     meta_graph_pb2,
+    model_management_pb2,
     predict_pb2,
     types_pb2,
 )
 from frontends.grpc.tensorflow_serving import TensorFlowServing
 from frontends.grpc.wire import DATA_TYPES, read_tensor, shape_proto
+from frontends.interface import Reconfiguration
+from tests.support.pictures import plain
 from tests.unit.frontends.fake_dataplane import FakeDataplane, FakeVersion, add_one, sum_and_difference
 from tests.unit.frontends.grpc.calling import run, unary
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+_RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 _STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 _TIMEOUT_S = 60.0
 
@@ -49,6 +55,8 @@ def _dataplane() -> FakeDataplane:
         {
             "adder": {1: add_one(), 3: add_one(shape=(2, 2)), 4: add_one("bfloat16")},
             "two": {7: sum_and_difference()},
+            "pictures": {1: add_one(shape=(-1, 3, 4, 5))},
+            "one picture": {1: add_one("uint8", shape=(1, 4, 5, 3))},
             "dynamic": {1: add_one(shape=(-1, -1))},
             "everything": {1: FakeVersion(everything, lambda inputs: {})},
             "loading": {1: FakeVersion(everything, lambda inputs: {}, VersionState.LOADING, _FAILED)},
@@ -232,7 +240,35 @@ def test_a_string_tensor_is_refused(table: Table) -> None:
     request = _request()
     request.inputs["data"].dtype = types_pb2.DT_STRING
     request.inputs["data"].string_val.append(b"abc")
-    assert "DT_STRING" in _predict_refusal(table, request, InvalidArgumentError)
+    text = _predict_refusal(table, request, InvalidArgumentError)
+    assert text.startswith("Input 'data' takes no strings. They stand for JPEG and PNG images")
+
+
+def test_encoded_images_are_a_batch_of_the_input(table: Table) -> None:
+    request = _request("pictures", None)
+    request.inputs["data"].dtype = types_pb2.DT_STRING
+    request.inputs["data"].tensor_shape.CopyFrom(shape_proto((2,)))
+    request.inputs["data"].string_val.extend([plain(9, 9, (1, 2, 3)), plain(2, 2, (4, 5, 6), "JPEG")])
+    array = read_tensor("sum", _predict(table, request).outputs["sum"]).array
+    assert array.shape == (2, 3, 4, 5)
+    assert array[0, :, 0, 0].tolist() == [4, 3, 2]
+    np.testing.assert_allclose(array[1, :, 3, 4], [7, 6, 5], atol=2)
+
+
+def test_an_image_that_cannot_be_read_is_refused(table: Table) -> None:
+    request = _request("pictures", None)
+    request.inputs["data"].dtype = types_pb2.DT_STRING
+    request.inputs["data"].string_val.append(b"no image")
+    assert "neither a JPEG nor a PNG" in _predict_refusal(table, request, InvalidArgumentError)
+
+
+def test_a_batch_of_images_has_the_models_size(table: Table) -> None:
+    request = _request("one picture", None)
+    request.inputs["data"].dtype = types_pb2.DT_STRING
+    request.inputs["data"].tensor_shape.CopyFrom(shape_proto((2,)))
+    request.inputs["data"].string_val.extend([plain(1, 1)] * 2)
+    text = _predict_refusal(table, request, InvalidArgumentError)
+    assert text == "Input batch size is incorrect. Obtained batch size 2, required batch size 1"
 
 
 @pytest.mark.parametrize("path", [_PREDICT, _METADATA, _STATUS])
@@ -412,18 +448,134 @@ def test_status_of_an_unknown_version_is_not_found(table: Table) -> None:
     assert text == "Servable not found for request: Specific(adder, 9)"
 
 
-# ---- the rest
+# ---- labels
+
+
+def test_labels_choose_versions(table: Table, dataplane: FakeDataplane) -> None:
+    dataplane.labels = {"adder": {"stable": 3}}
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "adder"
+    request.model_spec.version_label = "stable"
+    response = get_model_status_pb2.GetModelStatusResponse.FromString(
+        run(unary(table, _STATUS, request.SerializeToString()))
+    )
+    assert [one.version for one in response.model_version_status] == [3]
+    request.model_spec.version_label = "canary"
+    text = _refusal(table, _STATUS, request.SerializeToString(), NotFoundError)
+    assert text == "Unrecognized servable version label: canary"
+
+
+# ---- HandleReloadConfigRequest
+
+
+def _reload_request(*models: tuple[str, str]) -> Any:
+    request = model_management_pb2.ReloadConfigRequest()
+    request.config.model_config_list.SetInParent()
+    for name, base_path in models:
+        request.config.model_config_list.config.add(name=name, base_path=base_path)
+    return request
+
+
+def _reload(table: Table, request: Any, deadline_ns: int | None = None) -> tuple[int, str]:
+    answer = run(unary(table, _RELOAD, request.SerializeToString(), deadline_ns))
+    response = model_management_pb2.ReloadConfigResponse.FromString(answer)
+    assert response.HasField("status")
+    return response.status.error_code, response.status.error_message
+
+
+def test_a_configuration_is_taken_over(table: Table, dataplane: FakeDataplane) -> None:
+    request = _reload_request(("a", "/models/a"), ("b", "s3://bucket/b"), ("c", "/c"), ("d", "/d"))
+    a, b, c, d = request.config.model_config_list.config
+    a.model_platform = "tensorflow"
+    a.version_labels["stable"] = 3
+    b.model_version_policy.all.SetInParent()
+    c.model_version_policy.latest.num_versions = 4
+    d.model_version_policy.specific.versions.extend([7, 2])
+    assert _reload(table, request) == (0, "")
+    assert dataplane.configurations == [
+        (
+            ModelConfig("a", "/models/a", labels={"stable": 3}),
+            ModelConfig("b", "s3://bucket/b", version_policy=VersionPolicy("all")),
+            ModelConfig("c", "/c", version_policy=VersionPolicy("latest", 4)),
+            ModelConfig("d", "/d", version_policy=VersionPolicy("specific", versions=(2, 7))),
+        )
+    ]
+
+
+def test_latest_without_a_number_is_one(table: Table, dataplane: FakeDataplane) -> None:
+    request = _reload_request(("a", "/a"))
+    request.config.model_config_list.config[0].model_version_policy.latest.SetInParent()
+    _reload(table, request)
+    assert dataplane.configurations == [(ModelConfig("a", "/a"),)]
+
+
+def test_an_empty_list_is_no_model(table: Table, dataplane: FakeDataplane) -> None:
+    assert _reload(table, _reload_request()) == (0, "")
+    assert dataplane.configurations == [()]
+
+
+def test_models_that_cannot_be_loaded_are_named_in_the_answer(table: Table, dataplane: FakeDataplane) -> None:
+    dataplane.outcome = Reconfiguration(changed=True, failures=("a: corrupt", "b: no such layer"))
+    assert _reload(table, _reload_request(("a", "/a"))) == (2, "a: corrupt; b: no such layer")
+
+
+def test_a_refused_configuration_is_an_error_of_the_call(table: Table, dataplane: FakeDataplane) -> None:
+    dataplane.failure = FailedPreconditionError("not now")
+    message = _reload_request(("a", "/a")).SerializeToString()
+    assert _refusal(table, _RELOAD, message, FailedPreconditionError) == "not now"
+
+
+def test_a_configuration_is_awaited_until_the_clients_deadline(
+    table: Table, dataplane: FakeDataplane
+) -> None:
+    deadline = time.monotonic_ns() + 7_000_000_000
+    _reload(table, _reload_request(), deadline)
+    before = time.monotonic_ns()
+    _reload(table, _reload_request())
+    assert dataplane.deadlines[0] == deadline
+    assert before <= dataplane.deadlines[1] - int(_TIMEOUT_S * 1e9) <= time.monotonic_ns()
+
+
+def _refused_configurations() -> dict[str, tuple[Any, str]]:
+    custom = model_management_pb2.ReloadConfigRequest()
+    custom.config.custom_model_config.SetInParent()
+    specific, below, label, empty_label = (_reload_request(("a", "/a")) for _ in range(4))
+    specific.config.model_config_list.config[0].model_version_policy.specific.SetInParent()
+    below.config.model_config_list.config[0].model_version_policy.specific.versions.extend([1, 0])
+    label.config.model_config_list.config[0].version_labels["stable"] = 0
+    empty_label.config.model_config_list.config[0].version_labels[""] = 1
+    return {
+        "nothing": (model_management_pb2.ReloadConfigRequest(), "holds no model_config_list"),
+        "custom": (custom, "holds no model_config_list"),
+        "no name": (_reload_request(("", "/a")), "A model's name: it must not be empty"),
+        "no path": (_reload_request(("a", "")), "Model a: base_path: it must not be empty"),
+        "relative": (_reload_request(("a", "models/a")), "a local path must be absolute, not 'models/a'"),
+        "unknown store": (
+            _reload_request(("a", "ftp://host/a")),
+            "Model a: base_path: a local path and s3://",
+        ),
+        "no bucket": (_reload_request(("a", "s3:///a")), "a bucket or container must be named"),
+        "NUL": (_reload_request(("a", "/models\0/a")), "Model a: base_path: control characters"),
+        "twice": (_reload_request(("a", "/a"), ("b", "/b"), ("a", "/c")), "more than once: ['a']"),
+        "no versions": (specific, "Model a: model_version_policy: versions must be a list that is not empty"),
+        "version 0": (below, "Model a: model_version_policy: 0 is not a whole number from 1"),
+        "label of 0": (label, "Model a: version_labels: 'stable': a whole number from 1"),
+        "label without text": (empty_label, "Model a: version_labels: '': it must not be empty"),
+    }
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        "/tensorflow.serving.PredictionService/Classify",
-        "/tensorflow.serving.PredictionService/Regress",
-        "/tensorflow.serving.PredictionService/MultiInference",
-        "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
-    ],
+    ("request_", "text"), _refused_configurations().values(), ids=_refused_configurations()
 )
-def test_what_is_not_there_yet_says_so(table: Table, path: str) -> None:
-    name = path.rpartition("/")[2]
-    assert _refusal(table, path, b"", UnimplementedError) == f"{name} is not supported yet"
+def test_configurations_that_are_refused(
+    table: Table, dataplane: FakeDataplane, request_: Any, text: str
+) -> None:
+    assert text in _refusal(table, _RELOAD, request_.SerializeToString(), InvalidArgumentError)
+    assert dataplane.configurations == []
+
+
+def test_a_configuration_that_is_none_or_too_long_is_refused(table: Table, dataplane: FakeDataplane) -> None:
+    _refusal(table, _RELOAD, b"\xff\xff", InvalidArgumentError)
+    long = _reload_request(("a", "/" + "a" * MAX_CONFIG_BYTES)).SerializeToString()
+    assert str(MAX_CONFIG_BYTES) in _refusal(table, _RELOAD, long, InvalidArgumentError)
+    assert dataplane.configurations == []

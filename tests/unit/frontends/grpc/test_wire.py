@@ -12,8 +12,16 @@ from hypothesis.extra import numpy as hnp
 from common.errors import InvalidArgumentError
 from common.tensors import STORAGE
 from frontends.grpc.tensorflow_protos import predict_pb2, tensor_pb2, types_pb2
-from frontends.grpc.wire import DATA_TYPES, MAX_DIMENSIONS, output_buffers, read_tensor, shape_proto, varint
-from frontends.interface import OutputTensor
+from frontends.grpc.wire import (
+    DATA_TYPES,
+    MAX_DIMENSIONS,
+    MAX_STRINGS,
+    output_buffers,
+    read_tensor,
+    shape_proto,
+    varint,
+)
+from frontends.interface import STRING, OutputTensor
 
 _FIELDS = {
     "bool": "bool_val",
@@ -244,7 +252,6 @@ def test_unknown_rank_is_refused() -> None:
 @pytest.mark.parametrize(
     ("number", "named"),
     [
-        (types_pb2.DT_STRING, "DT_STRING"),
         (types_pb2.DT_INVALID, "DT_INVALID"),
         (types_pb2.DT_COMPLEX64, "DT_COMPLEX64"),
         (types_pb2.DT_QINT8, "DT_QINT8"),
@@ -254,7 +261,41 @@ def test_unknown_rank_is_refused() -> None:
     ],
 )
 def test_other_types_are_refused_by_name(number: int, named: str) -> None:
-    assert named in _refusal(tensor_pb2.TensorProto(dtype=number, string_val=[b"x"]))
+    text = _refusal(tensor_pb2.TensorProto(dtype=number, string_val=[b"x"]))
+    assert named in text
+    assert text.endswith(", DT_FLOAT, DT_DOUBLE, DT_STRING")
+
+
+def _strings(shape: tuple[int, ...], *values: bytes, **fields: Any) -> Any:
+    return tensor_pb2.TensorProto(
+        dtype=types_pb2.DT_STRING, tensor_shape=shape_proto(shape), string_val=values, **fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "values"), [((), [b"a"]), ((2,), [b"a", b""]), ((0,), []), ((2, 1), [b"\xff", b"\x00"])]
+)
+def test_strings_are_bytes_an_element(shape: tuple[int, ...], values: list[bytes]) -> None:
+    tensor = read_tensor("data", _strings(shape, *values))
+    assert tensor.dtype == STRING
+    assert tensor.array.shape == shape
+    assert tensor.array.reshape(-1).tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("proto", "text"),
+    [
+        (_strings((3,), b"one"), "needs 3 values in string_val, got 1"),
+        (_strings((), b"a", b"b"), "needs 1 values in string_val, got 2"),
+        (_strings((2**40,), b"a"), "got 1"),
+        (_strings((1,), tensor_content=b"\x01a"), "tensor_content holds no strings"),
+        (_strings((-1,), b"a"), "must not be negative"),
+        (_strings((MAX_STRINGS + 1,), *[b""] * (MAX_STRINGS + 1)), f"{MAX_STRINGS} elements at the most"),
+    ],
+    ids=["one for three", "two for one", "one for many", "content", "negative", "too many"],
+)
+def test_strings_that_are_refused(proto: Any, text: str) -> None:
+    assert text in _refusal(proto)
 
 
 @st.composite
@@ -285,7 +326,7 @@ def test_every_tensor_proto_is_an_array_or_clearly_refused(proto: Any) -> None:
         tensor = read_tensor("data", tensor_pb2.TensorProto.FromString(proto.SerializeToString()))
     except InvalidArgumentError:
         return
-    assert tensor.array.dtype == STORAGE[tensor.dtype]
+    assert tensor.array.dtype == (np.object_ if tensor.dtype == STRING else STORAGE[tensor.dtype])
     assert tensor.array.shape == tuple(dimension.size for dimension in proto.tensor_shape.dim)
 
 

@@ -17,6 +17,7 @@ from common.errors import (
     INTERNAL_TEXT,
     Code,
     DeadlineExceededError,
+    FailedPreconditionError,
     InternalError,
     InvalidArgumentError,
     ResourceExhaustedError,
@@ -28,7 +29,7 @@ from common.messages import VersionId
 from common.states import VersionState
 from common.tensors import STORAGE, Signature, TensorSpec
 from frontends.grpc import tensorflow_protos as protos
-from frontends.interface import Served
+from frontends.interface import Reconfiguration, Served
 from frontends.rest.app import RestApp, create_app
 from frontends.rest.model_json import metadata_document, status_document
 from tests.unit.frontends.fake_dataplane import FakeDataplane, FakeVersion, add_one, sum_and_difference
@@ -58,7 +59,8 @@ def dataplane() -> FakeDataplane:
             "a/b:predict": {1: one},
             "scalar": {1: add_one(shape=())},
             "total": {1: total()},
-        }
+        },
+        labels={"one": {"stable": 1, "mended": 3, "a/b": 2}},
     )
 
 
@@ -173,10 +175,6 @@ def test_unknown_servable(
         assert error_of(result) == f"Servable not found for request: Specific({text})"
 
 
-def test_unknown_label(client: testing.TestClient) -> None:
-    assert predict(client, ROW, "/v1/models/one/labels/stable:predict").status_code == 404
-
-
 @pytest.mark.parametrize(
     "body", [b"", b"  ", b"{", b"[1]", b"null", b"\xff\xfe", b'{"inputs":' + b"[" * 1900]
 )
@@ -274,15 +272,8 @@ def test_a_version_that_is_loading_is_unavailable(client: testing.TestClient) ->
         assert "LOADING" in error_of(result)
 
 
-@pytest.mark.parametrize("verb", ["classify", "regress"])
-def test_classify_and_regress_are_not_there_yet(client: testing.TestClient, verb: str) -> None:
-    result = client.simulate_post(f"/v1/models/one:{verb}", body=ROW)
-    assert result.status_code == 501
-    assert "not supported yet" in error_of(result)
-
-
 @pytest.mark.parametrize(
-    "path", ["/", "/v1/models", "/v1/config", "/v1/config/reload", "/v1/models/one/", "/v1/models/one/x"]
+    "path", ["/", "/v1/models", "/v1/configs", "/v1/config/x", "/v1/models/one/", "/v1/models/one/x"]
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "DELETE"])
 def test_unknown_paths(client: testing.TestClient, path: str, method: str) -> None:
@@ -501,3 +492,86 @@ def test_metadata(client: testing.TestClient) -> None:
     document = client.simulate_get("/v1/models/one/metadata").json
     assert document["modelSpec"] == {"name": "one", "signatureName": "", "version": "2"}
     assert client.simulate_get("/v1/models/one/versions/1/metadata").json["modelSpec"]["version"] == "1"
+
+
+# ---- labels
+
+
+def test_labels_choose_versions(client: testing.TestClient) -> None:
+    for label, version in (("stable", "1"), ("a%2Fb", "2")):
+        document = client.simulate_get(f"/v1/models/one/labels/{label}").json
+        assert [one["version"] for one in document["model_version_status"]] == [version]
+        document = client.simulate_get(f"/v1/models/one/labels/{label}/metadata").json
+        assert document["modelSpec"]["version"] == version
+        answer = predict(client, ROW, f"/v1/models/one/labels/{label}:predict")
+        assert (answer.status_code, answer.json) == (200, {"predictions": [[2.0, 3.0, 4.0]]})
+
+
+def test_labels_that_are_not_there_or_not_ready(client: testing.TestClient) -> None:
+    for path in ("/v1/models/one/labels/x", "/v1/models/one/labels/x/metadata"):
+        refused = client.simulate_get(path)
+        assert refused.status_code == 404
+        assert error_of(refused) == "Unrecognized servable version label: x"
+    assert predict(client, ROW, "/v1/models/one/labels/x:predict").status_code == 404
+    assert predict(client, ROW, "/v1/models/one/labels/mended:predict").status_code == 503
+
+
+# ---- the configuration
+
+
+def test_the_configuration_is_every_models_status(client: testing.TestClient) -> None:
+    result = client.simulate_get("/v1/config")
+    assert (result.status_code, result.headers["content-type"]) == (200, "application/json")
+    assert list(result.json) == ["one", "two", "loading", "a/b:predict", "scalar", "total"]
+    for name in ("one", "loading"):
+        assert result.json[name] == client.simulate_get(f"/v1/models/{name}").json
+    assert client.simulate_head("/v1/config").status_code == 200
+
+
+def test_a_configuration_without_models(app: RestApp, dataplane: FakeDataplane) -> None:
+    dataplane.models = {"waiting": {}}
+    assert testing.TestClient(app).simulate_get("/v1/config").json == {
+        "waiting": {"model_version_status": []}
+    }
+    dataplane.models = {}
+    assert testing.TestClient(app).simulate_get("/v1/config").json == {}
+
+
+@pytest.mark.parametrize("body", ["", "{}", "what is this"])
+@pytest.mark.parametrize(("changed", "status"), [(True, 201), (False, 200)])
+def test_reload(
+    client: testing.TestClient, dataplane: FakeDataplane, changed: bool, status: int, body: str
+) -> None:
+    dataplane.outcome = Reconfiguration(changed, ("two: corrupt",))
+    before = time.monotonic_ns()
+    result = client.simulate_post("/v1/config/reload", body=body)
+    assert (result.status_code, result.json) == (status, client.simulate_get("/v1/config").json)
+    assert dataplane.configurations == [None]
+    assert before + 5e9 <= dataplane.deadlines[0] <= time.monotonic_ns() + 5e9
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (FailedPreconditionError("no configuration file is watched"), 400),
+        (InvalidArgumentError("config.json: unknown key"), 400),
+        (UnavailableError("ask again"), 503),
+        (DeadlineExceededError("loading goes on"), 504),
+        (ResourceExhaustedError("16"), 503),
+    ],
+)
+def test_a_reload_that_fails(
+    client: testing.TestClient, dataplane: FakeDataplane, failure: ServingError, status: int
+) -> None:
+    dataplane.failure = failure
+    result = client.simulate_post("/v1/config/reload")
+    assert result.status_code == status
+    assert error_of(result) == failure.message
+
+
+def test_wrong_methods_for_the_configuration(client: testing.TestClient) -> None:
+    for method, path, allowed in (("POST", "/v1/config", "GET"), ("GET", "/v1/config/reload", "POST")):
+        result = client.simulate_request(method, path)
+        assert result.status_code == 405
+        assert allowed in result.headers["allow"]
+        error_of(result)

@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from common.errors import InvalidArgumentError
 from common.tensors import STORAGE, Signature, TensorSpec
-from frontends.interface import OutputTensor
-from frontends.rest.json_tensors import MAX_RANK, printable, write
+from frontends.interface import STRING, OutputTensor
+from frontends.rest.json_tensors import MAX_RANK, PIECE_ELEMENTS, pieces_of, printable, write
 from frontends.rest.json_text import DocumentParser
 from frontends.rest.predict_format import PredictBody, read_body, write_answer
 
@@ -134,6 +134,65 @@ def test_ragged_arrays_are_refused(value: str, suffix: str) -> None:
 def test_what_is_no_number_is_named(value: str, words: str, suffix: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"^Invalid inputs in request body: .*{words}"):
         read(f'{{"inputs": {value}{suffix}}}')
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("[9007199254740993, 1.0]", [9007199254740993, 1]),
+        ("[18446744073709551615, 2.0, -0.0]", [18446744073709551615, 2, 0]),
+        ("[3, 1.0]", [3, 1]),
+    ],
+)
+def test_decimals_among_integers_cost_these_no_digits(value: str, expected: list[int], suffix: str) -> None:
+    array = read(f'{{"inputs": {{"x": {value}}}{suffix}}}', one_input("uint64")).inputs["x"].array
+    assert [int(element) for element in array] == expected
+
+
+IMAGE = Signature((TensorSpec("x", "uint8", (-1, 3, 4, 4)),), ())
+
+
+@pytest.mark.parametrize(
+    ("body", "shape"),
+    [
+        ('{"inputs": {"b64": "/+8="}}', ()),
+        ('{"inputs": {"x": {"b64": "/+8="}}}', ()),
+        ('{"inputs": [{"b64": "/+8="}, {"b64": " /+ 8\\n"}]}', (2,)),
+        ('{"inputs": {"x": [{"b64": "/+8"}]}}', (1,)),
+        ('{"instances": [{"b64": "/+8="}, {"b64": "/+8="}]}', (2,)),
+        ('{"instances": [{"x": {"b64": "/+8="}}, {"x": {"b64": "/+8="}}]}', (2,)),
+        ('{"instances": [{"x": [{"b64": "/+8="}]}], "signature_name": ""}', (1, 1)),
+    ],
+)
+def test_bytes_for_an_image(body: str, shape: tuple[int, ...]) -> None:
+    for text in (body, body[:-1] + ', "of no interest": [NaN]}'):
+        tensor = read(text, IMAGE).inputs["x"]
+        assert tensor.dtype == STRING
+        assert tensor.array.shape == shape
+        assert set(tensor.array.reshape(-1).tolist()) == {b"\xff\xef"}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"inputs": {"b64": "!"}}', "'x' holds bytes that are not base64"),
+        ('{"inputs": [{"b64": "AAAA"}, 1]}', "numbers and objects"),
+        ('{"inputs": [{"b64": "AAAA"}, {"b64": 1}]}', "holds objects"),
+        ('{"inputs": [{"b64": "AAAA", "c": 1}]}', "holds objects"),
+        ('{"inputs": {"x": {"b64": "\u0663"}}}', "not base64"),
+        ('{"inputs": {"x": {"b64": "A"}}}', "not base64"),
+        ('{"inputs": ["AAAA"]}', "strings"),
+    ],
+)
+def test_what_is_no_bytes(body: str, words: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^Invalid inputs in request body: .*{words}"):
+        read(body, IMAGE)
+
+
+def test_an_input_may_be_called_b64() -> None:
+    signature = Signature((TensorSpec("b64", "float32", (-1,)),), ())
+    assert read('{"inputs": {"b64": [1.5]}}', signature).inputs["b64"].array.tolist() == [1.5]
+    assert read('{"instances": [{"b64": 1.5}]}', signature).inputs["b64"].array.tolist() == [1.5]
 
 
 def test_integers_beyond_53_bits_stay_exact_in_rows_of_different_sign() -> None:
@@ -278,9 +337,10 @@ def test_every_type_can_be_read_back(dtype: str, data: st.DataObject) -> None:
 @given(hnp.arrays(np.uint16, SHAPES))
 def test_bfloat16_is_written_as_numbers(bits: np.ndarray) -> None:
     value = loaded({"y": output("bfloat16", bits)})["outputs"]
-    expected = bits.view(ml_dtypes.bfloat16).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        expected = bits.view(ml_dtypes.bfloat16).astype(np.float32)
     back = np.array(value, np.float64).astype(np.float32)
-    assert np.array_equal(back, expected.astype(np.float32), equal_nan=True)
+    assert np.array_equal(back, expected, equal_nan=True)
 
 
 def test_float32_is_written_short_beside_what_is_not_finite() -> None:
@@ -302,6 +362,27 @@ def test_outputs_of_any_layout_are_written() -> None:
     assert write_answer({"y": output("float32", scalar)}, False) == b'{"outputs":0.1}'
     assert printable(output("bfloat16", np.array(0x3F80, np.uint16))).shape == ()
     assert loaded({"y": output("bfloat16", np.array(0x3F80, np.uint16))})["outputs"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(), (0,), (5, 0), (20_000,), (40_000, 1), (3, 20_000), (2, 3, 70, 70), (70, 3, 100), (1, 1, 20_000, 1)],
+)
+def test_pieces_make_up_the_text(shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(1).random(shape, np.float32)
+    if array.size > 5:
+        array.reshape(-1)[[0, 3, -1]] = np.nan, np.inf, -np.inf
+    pieces = list(pieces_of(array))
+    assert b"".join(pieces) == write(array)
+    assert len(pieces) > 1 or array.size <= PIECE_ELEMENTS
+    assert max(map(len, pieces)) < 16 * PIECE_ELEMENTS
+
+
+@given(hnp.arrays(np.float64, SHAPES, elements=st.floats(width=64)))
+def test_what_is_not_finite_is_written_in_its_place(array: np.ndarray) -> None:
+    document = json.loads(write({"null": array, "rows": [{"null": array}]}))
+    for value in (document["null"], document["rows"][0]["null"]):
+        assert np.array_equal(np.array(value, np.float64).reshape(array.shape), array, equal_nan=True)
 
 
 def test_big_requests_are_read_the_quick_way() -> None:

@@ -9,8 +9,9 @@ import pytest
 from common.errors import InvalidArgumentError
 from common.tensors import Signature, TensorSpec
 from frontends.interface import OutputTensor
+from frontends.rest.json_tensors import PIECE_ELEMENTS
 from frontends.rest.json_text import DocumentParser
-from frontends.rest.predict_format import PredictBody, read_body, write_answer
+from frontends.rest.predict_format import PredictBody, answer_pieces, is_long_answer, read_body, write_answer
 
 ONE = Signature((TensorSpec("x", "float32", (-1, 2)),), ())
 TWO = Signature((TensorSpec("a", "float32", (-1, 2)), TensorSpec("b", "int64", (-1,))), ())
@@ -130,6 +131,27 @@ def test_rows_are_written_with_what_is_not_finite() -> None:
     )
 
 
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"y": tensor(2, 2)},
+        {"y": tensor(40_000)},
+        {"y": tensor(2, 40_000)},
+        {"y": tensor(3), "z": tensor(3, 2)},
+        {"y": tensor(0), "z": tensor(0, 2)},
+        {"y": tensor(5000), "z": tensor(5000, 2)},
+        {"y": tensor(3, 40_000), "z": tensor(3)},
+        {'y"': tensor(1, 40_000), "z": OutputTensor("float16", np.array([np.nan], np.float16))},
+    ],
+)
+def test_pieces_make_up_the_answer(outputs: dict[str, OutputTensor], rows: bool) -> None:
+    pieces = list(answer_pieces(outputs, rows))
+    assert b"".join(pieces) == write_answer(outputs, rows)
+    assert max(map(len, pieces)) < 12 * PIECE_ELEMENTS
+    assert is_long_answer(outputs) == (sum(one.array.size for one in outputs.values()) > PIECE_ELEMENTS)
+
+
 @pytest.mark.parametrize(
     "outputs", [{"y": tensor()}, {"y": tensor(2), "z": tensor(3)}, {"y": tensor(2), "z": tensor()}]
 )
@@ -138,3 +160,5 @@ def test_outputs_without_rows_are_an_error_that_names_the_other_format(
 ) -> None:
     with pytest.raises(InvalidArgumentError, match="columnar format, with 'inputs'"):
         write_answer(outputs, True)
+    with pytest.raises(InvalidArgumentError, match="columnar format, with 'inputs'"):
+        list(answer_pieces(outputs, True))

@@ -34,6 +34,9 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
         ("/v1/models/%FF", Target("status", "\ufffd")),
         ("/v1/models/metadata", Target("status", "metadata")),
         ("http://host:8000/v1/models/m", Target("status", "m")),
+        ("/v1/config", Target("config")),
+        ("/v1/config/reload", Target("reload")),
+        ("HTTP://host/v1/config", Target("config")),
     ],
 )
 def test_known_paths(path: str, target: Target) -> None:
@@ -56,7 +59,10 @@ def test_known_paths(path: str, target: Target) -> None:
         "/v1/models/m/versions/1/labels/a",
         "/v1/models/m/other",
         "/v1/models/m/metadata/x",
-        "/v1/config",
+        "/v1/config/",
+        "/v1/config/other",
+        "/v1/config/reload/x",
+        "/v1/configs",
         "/v2/models/m",
         "x/v1/models/m",
         "*",
