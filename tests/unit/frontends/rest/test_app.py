@@ -155,7 +155,7 @@ def test_the_deadline_counts_from_arrival(client: testing.TestClient, dataplane:
         ("none", None, "none, 0"),
         ("none", "3", "none, 3"),
         ("one", "9", "one, 9"),
-        ("one", "0", "one, 0"),
+        ("none", "0", "none, 0"),
         ("one", "x1", "one, x1"),
         ("one", "-1", "one, -1"),
         ("one", "1.0", "one, 1.0"),
@@ -173,6 +173,13 @@ def test_unknown_servable(
         result = client.simulate_request(method, path + end, body=ROW if method == "POST" else None)
         assert result.status_code == 404
         assert error_of(result) == f"Servable not found for request: Specific({text})"
+
+
+def test_version_0_is_none_in_particular(client: testing.TestClient) -> None:
+    path = "/v1/models/one"
+    for end in ("", "/metadata"):
+        assert client.simulate_get(f"{path}/versions/0{end}").json == client.simulate_get(path + end).json
+    assert client.simulate_post(f"{path}/versions/0:predict", body=ROW).status_code == 200
 
 
 @pytest.mark.parametrize(
