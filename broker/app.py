@@ -36,7 +36,7 @@ from common.config import ServerConfig, exit_file, load, peers_socket
 from common.descriptors import socket_path
 from common.log import Logging
 from common.messages import ProcessId
-from common.process import die_with_parent, kill, open_pidfd, this_process
+from common.process import die_with_parent, kill, open_pidfd, spare_heap, this_process
 from common.transport import Transport, Waiter
 
 _logger = logging.getLogger("broker")
@@ -179,6 +179,7 @@ def main(argv: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    spare_heap()
     try:
         broker.run()
     finally:

@@ -146,6 +146,8 @@ class BrokerClient:
     def announce_leaving(self) -> None:
         """The process is about to end."""
         self._post(Leaving())
+        # Now, because nothing else may come that a round of the loop would be waited for.
+        self._flush()
 
     async def run(self, submit: Submit, block: Block, deadline_ns: int) -> Answer:
         """Have a request inferred. The block is this frontend's again when this returns or raises a ServingError of

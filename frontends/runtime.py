@@ -14,6 +14,8 @@ from frontends.broker_client import BrokerClient
 from frontends.dataplane import Dataplane
 from frontends.memory import Memory
 
+_LEAVE_S = 0.02
+
 
 class FrontendRuntime:
     """Made on a running event loop, after any fork; closed on the same loop."""
@@ -44,7 +46,10 @@ class FrontendRuntime:
         """Refuse new requests, be not ready, and wait for the answers of those in flight; whether all came."""
         self._admission.draining = True
         self._client.announce_leaving()
-        return await self._client.drained(timeout_s)
+        drained = await self._client.drained(timeout_s)
+        # The socket is closed without lingering: the word about leaving needs a moment to go out.
+        await asyncio.sleep(_LEAVE_S)
+        return drained
 
     async def close(self) -> None:
         """End the link and remove the socket's file. The memory goes with the process."""

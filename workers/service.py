@@ -4,7 +4,6 @@ SIGTERM keeps its default action, and so does SIGINT: a worker owns nothing that
 """
 
 import argparse
-import gc
 import importlib
 import logging
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from common import config
 from common.config import ServerConfig
 from common.log import Logging
-from common.process import available_cores, die_with_parent, this_process
+from common.process import available_cores, die_with_parent, spare_heap, this_process
 from workers.engine import Engine
 from workers.fake_engine import FakeEngine
 from workers.loop import Loop
@@ -75,8 +74,7 @@ def main() -> None:
     try:
         engine = make_engine(arguments.device, arguments.plan, settings, arguments.emulate_on)
         loop = Loop(arguments.slot, arguments.run_dir, engine, this_process())
-        gc.collect()
-        gc.freeze()
+        spare_heap()
         loop.run()
     except BaseException:
         _log.exception("the worker ends")

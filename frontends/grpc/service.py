@@ -17,7 +17,7 @@ import uvloop
 
 from common.config import ServerConfig, load
 from common.log import Logging
-from common.process import die_with_parent
+from common.process import die_with_parent, spare_heap
 from frontends.grpc.grpcio_transport import GrpcioTransport
 from frontends.grpc.methods import make_health, method_table
 from frontends.runtime import FrontendRuntime
@@ -40,6 +40,7 @@ async def serve(config: ServerConfig, index: int) -> int:
     transport = GrpcioTransport(table, config.bind_address, config.grpc_port, config.message_bytes)
     try:
         await transport.start()
+        spare_heap()
         runtime.announce_listening()
         ended_by_itself = await _first_of(stop, transport)
         health.shut_down()

@@ -6,7 +6,6 @@ the longest single step, which for JSON is the parser's own pass over the text. 
 """
 
 import asyncio
-import gc
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from common.errors import DeadlineExceededError, ResourceExhaustedError
+from common.process import spare_heap
 
 LONG_BYTES = 128 << 10
 """Texts from this length on are worth a thread; reading them takes some tenths of a millisecond."""
@@ -30,8 +30,7 @@ def share_fairly() -> None:
     """For the whole process, when everything is made that lives as long as it does: let the loop wait for the
     interpreter's lock no longer than it must, also when a thread makes so many objects that garbage is looked for."""
     sys.setswitchinterval(_SWITCH_S)
-    gc.collect()
-    gc.freeze()
+    spare_heap()
 
 
 class Offload:
