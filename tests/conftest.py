@@ -3,7 +3,10 @@
 import pytest
 from hypothesis import settings
 
-settings.register_profile("deep", max_examples=2000)
+# No deadlines: how long an example takes says more of the machine than of the code.
+settings.register_profile("usual", deadline=None)
+settings.register_profile("deep", max_examples=2000, deadline=None)
+settings.load_profile("usual")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -16,7 +16,12 @@ from schemathesis.specs.openapi import checks
 from tests.support import models
 from tests.support.server import HOST, NAME, Server
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(1200),
+    # schemathesis draws names of its own by the random module now and then.
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
+]
 
 EXAMPLES = 8
 """Of requests, an operation."""

@@ -225,9 +225,11 @@ def test_no_answer_is_wrong_or_missing_and_nothing_leaks(
     same = [one for one in server.processes() if one.pid in seen[1]]
     assert {"command", "broker", "storekeeper", "grpc", "rest"} <= {one.kind for one in same}
     for process in same:
-        (descriptors, memory), (descriptors_after, memory_after) = (each[process.pid] for each in seen[1:])
+        (descriptors, memory), (descriptors_after, _) = (each[process.pid] for each in seen[1:])
         assert descriptors_after <= descriptors + 4, process
-        assert memory_after <= memory + GROWTH.get(process.kind, OTHERS_GROWTH), process
+        bound = memory + GROWTH.get(process.kind, OTHERS_GROWTH)
+        # What it took for the burst is given back when its objects are looked through, not at once.
+        until(lambda: processes.own_bytes(process.pid) <= bound, f"no more than {bound} bytes in {process}")  # noqa: B023
 
 
 def test_what_one_frontend_holds_does_not_grow_with_requests(server: Server, tmp_path: Path) -> None:
