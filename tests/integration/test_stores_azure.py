@@ -51,6 +51,15 @@ class Azurite:
     """The server."""
 
     def __init__(self, directory: Path) -> None:
+        for _ in range(3):
+            self._start(directory)
+            # A minute and a half: Node starts slowly on a busy machine. It ends where the port was taken meanwhile.
+            until(lambda: self.process.poll() is not None or accepts(self.port), "Azurite accepts", 90)
+            if self.process.poll() is None:
+                return
+        raise AssertionError((directory / "log").read_text())
+
+    def _start(self, directory: Path) -> None:
         (self.port,) = free_ports(1)
         assert PROGRAM
         arguments = ["--inMemoryPersistence", "--blobHost", "127.0.0.1", "--blobPort", str(self.port)]
@@ -62,7 +71,6 @@ class Azurite:
                 stdout=output,
                 stderr=output,
             )
-        until(lambda: accepts(self.port), "Azurite accepts")
 
     def container(self) -> ContainerClient:
         """A new one."""
