@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from frontends.memory import Block
+
 Buffer: TypeAlias = bytes | memoryview
 Reply: TypeAlias = Sequence[Buffer]
 """One message, in parts."""
@@ -27,6 +29,17 @@ class Call(Protocol):
     @property
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:
         """The client's metadata; values of `-bin` keys are bytes."""
+        ...
+
+    def take_block(self) -> Block | None:
+        """The block of this frontend's shared memory in which the message lies; None where it lies elsewhere.
+
+        Whoever takes it frees it, once; what is not taken the transport frees after the handler has returned.
+        """
+        ...
+
+    def after_reply(self, release: Callable[[], None]) -> None:
+        """Have `release` called once, when the reply's buffers are needed no longer, however the call ends."""
         ...
 
 

@@ -15,6 +15,8 @@ import grpc
 from frontends.grpc.calls import Reply, Stream, Table, Unary
 from frontends.grpc.errors import status_of
 from frontends.grpc.grpcio_server import GrpcioServer
+from frontends.grpc.listening import Listening
+from frontends.memory import Block
 
 _MAX_INT = 2**31 - 1
 """grpcio's options are 32-bit integers."""
@@ -27,8 +29,9 @@ _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grp
 class GrpcioTransport:
     """A server on one port. Several processes may listen on the same one (SO_REUSEPORT)."""
 
-    def __init__(self, table: Table, host: str, port: int, message_bytes: int) -> None:
-        """`port` 0 takes a free one; longer requests than `message_bytes` are refused, answers have no bound."""
+    def __init__(self, table: Table, listening: Listening, message_bytes: int) -> None:
+        """Longer requests than `message_bytes` are refused, answers have no bound."""
+        host, port = listening.host, listening.port
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._table = table
         self._options = (
@@ -66,10 +69,11 @@ class GrpcioTransport:
 class _Call:
     """A `frontends.grpc.calls.Call` over grpcio's context."""
 
-    __slots__ = ("_context",)
+    __slots__ = ("_context", "_releases")
 
     def __init__(self, context: Any) -> None:
         self._context = context
+        self._releases: list[Callable[[], None]] = []
 
     @property
     def deadline_ns(self) -> int | None:
@@ -82,6 +86,19 @@ class _Call:
         """See Call."""
         return tuple(self._context.invocation_metadata())
 
+    def take_block(self) -> Block | None:
+        """See Call. What grpcio hands over lies in its own memory."""
+        return None
+
+    def after_reply(self, release: Callable[[], None]) -> None:
+        """See Call."""
+        self._releases.append(release)
+
+    def finish(self) -> None:
+        """The reply was copied, or there is none."""
+        for release in self._releases:
+            release()
+
 
 def _method_handler(method: Unary | Stream) -> Any:
     if isinstance(method, Unary):
@@ -93,10 +110,13 @@ def _unary(method: Unary) -> Callable[[bytes, Any], Awaitable[bytes]]:
     handler = method.handler
 
     async def serve(message: bytes, context: Any) -> bytes:
+        call = _Call(context)
         try:
-            return _joined(await handler(memoryview(message), _Call(context)))
+            return _joined(await handler(memoryview(message), call))
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status
             refused = error
+        finally:
+            call.finish()
         return await _refuse(context, refused)
 
     return serve
@@ -110,14 +130,17 @@ def _stream(method: Stream) -> Callable[[AsyncIterator[bytes], Any], AsyncIterat
             async for message in messages:
                 yield memoryview(message)
 
+        call = _Call(context)
         try:
-            async with aclosing(handler(views(), _Call(context))) as replies:  # type: ignore[type-var]
+            async with aclosing(handler(views(), call)) as replies:  # type: ignore[type-var]
                 async for reply in replies:
                     yield _joined(reply)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status
             refused = error
         else:
             return
+        finally:
+            call.finish()
         await _refuse(context, refused)
 
     return serve

@@ -19,6 +19,7 @@ from common.config import ServerConfig, load
 from common.log import Logging
 from common.process import die_with_parent, spare_heap
 from frontends.grpc.grpcio_transport import GrpcioTransport
+from frontends.grpc.listening import Listening
 from frontends.grpc.methods import make_health, method_table
 from frontends.runtime import FrontendRuntime
 
@@ -37,7 +38,7 @@ async def serve(config: ServerConfig, index: int) -> int:
     runtime = await FrontendRuntime.start(config, kind="grpc", name_hint=f"grpc-{index}")
     health = make_health(runtime.dataplane)
     table = method_table(runtime.dataplane, health, config.request_timeout_s)
-    transport = GrpcioTransport(table, config.bind_address, config.grpc_port, config.message_bytes)
+    transport = GrpcioTransport(table, Listening(config.bind_address, config.grpc_port), config.message_bytes)
     try:
         await transport.start()
         spare_heap()

@@ -30,6 +30,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from common.errors import INTERNAL_TEXT, ResourceExhaustedError, UnavailableError
 from frontends.grpc.grpcio_transport import GrpcioTransport
 from frontends.grpc.health import Health
+from frontends.grpc.listening import Listening
 from frontends.grpc.methods import make_health, method_table
 from frontends.grpc.tensorflow_protos import (
     classification_pb2,
@@ -75,7 +76,7 @@ class Server:
             self._stop = asyncio.Event()
             self.health = make_health(self.dataplane)
             table = method_table(self.dataplane, self.health, request_timeout_s=60)
-            self.transport = GrpcioTransport(table, "127.0.0.1", 0, _MESSAGE_BYTES)
+            self.transport = GrpcioTransport(table, Listening("127.0.0.1", 0), _MESSAGE_BYTES)
             self.port = await self.transport.start()
         except BaseException as error:
             self._ready.set_exception(error)
@@ -486,7 +487,7 @@ def test_reflection_answers_under_its_newer_name_too(channel: grpc.Channel) -> N
 def test_two_servers_share_a_port(server: Server) -> None:
     async def second() -> int:
         table = method_table(server.dataplane, server.health, request_timeout_s=60)
-        transport = GrpcioTransport(table, "127.0.0.1", server.port, _MESSAGE_BYTES)
+        transport = GrpcioTransport(table, Listening("127.0.0.1", server.port), _MESSAGE_BYTES)
         try:
             return await transport.start()
         finally:
@@ -500,7 +501,7 @@ def test_a_port_that_is_taken_is_an_error(server: Server) -> None:
         port = other.getsockname()[1]
 
         async def start() -> int:
-            return await GrpcioTransport({}, "127.0.0.1", port, _MESSAGE_BYTES).start()
+            return await GrpcioTransport({}, Listening("127.0.0.1", port), _MESSAGE_BYTES).start()
 
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
             server.await_(start).result(_TIMEOUT_S)

@@ -1,11 +1,12 @@
 """Calls the handlers of a method table as a transport would, without one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from frontends.grpc.calls import Stream, Table, Unary
+from frontends.memory import Block
 
 Result = TypeVar("Result")
 
@@ -16,6 +17,22 @@ class FakeCall:
 
     deadline_ns: int | None = None
     metadata: tuple[tuple[str, str | bytes], ...] = ()
+    block: Block | None = None
+    releases: list[Callable[[], None]] = field(default_factory=list)
+
+    def take_block(self) -> Block | None:
+        """See Call."""
+        block, self.block = self.block, None
+        return block
+
+    def after_reply(self, release: Callable[[], None]) -> None:
+        """See Call."""
+        self.releases.append(release)
+
+    def finish(self) -> None:
+        """The reply was read."""
+        for release in self.releases:
+            release()
 
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
@@ -27,7 +44,11 @@ async def unary(table: Table, path: str, message: bytes, deadline_ns: int | None
     """One message in, one out. Raises what the handler raises."""
     method = table[path]
     assert isinstance(method, Unary)
-    return b"".join(await method.handler(memoryview(message), FakeCall(deadline_ns)))
+    call = FakeCall(deadline_ns)
+    try:
+        return b"".join(await method.handler(memoryview(message), call))
+    finally:
+        call.finish()
 
 
 def stream(table: Table, path: str, messages: Iterable[bytes]) -> AsyncIterator[bytes]:
