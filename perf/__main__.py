@@ -100,8 +100,9 @@ def measure(lines: Sequence[Line], settings: Settings, generator: generate.Gener
     with tempfile.TemporaryDirectory(prefix="perf-") as name:
         directory = Path(name)
         built = directory / "models"
-        line = [sys.executable, "-m", "perf.models", str(built), *models]
-        subprocess.run(line, check=True, timeout=BUILD_TIMEOUT_S, cwd=ROOT)
+        if models:
+            line = [sys.executable, "-m", "perf.models", str(built), *models]
+            subprocess.run(line, check=True, timeout=BUILD_TIMEOUT_S, cwd=ROOT)
         bench = Bench(generator, settings, built, directory, results, lambda _: None, wanted=wanted)
         with _progress(sum(scenario.steps(bench) for scenario in scenarios)) as shown:
 

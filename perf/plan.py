@@ -47,8 +47,8 @@ class Line:
         return figure >= bound if self.at_least else figure <= bound
 
 
-def _ratio(name: str, what: str, of: Key, to: Key, bar: float, aim: float) -> Line:
-    return Line(name, of[0], what, "", bar, aim, at_least=True, kind="ratio", of=of, to=to)
+def _ratio(name: str, what: str, of: Key, to: Key, bar: float, aim: float, scenario: str = "") -> Line:
+    return Line(name, scenario or of[0], what, "", bar, aim, at_least=True, kind="ratio", of=of, to=to)
 
 
 _TINY: Key = ("tiny", "native", 16)
@@ -85,6 +85,10 @@ LINES = (
     _ratio(
         "resnet50-rest", "ResNet-50 REST JSON, 4 clients ÷ benchmark_app",
         ("resnet50", "rest", 4), _RESNET, 0.70, 0.80,
+    ),
+    _ratio(
+        "batching", "dense layers, 16 clients: batching on ÷ off",
+        ("dense", "batching", 16), ("dense", "without", 16), 1.0, 2.0, "batching",
     ),
     _ratio(
         "models-10", "10 models side by side, same total load ÷ 1 model",

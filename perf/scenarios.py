@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from perf import alone, copies, crowd, serving, side_by_side
+from perf import alone, copies, crowd, gain, serving, side_by_side
 from perf.bench import Bench
 from perf.plan import LINES, Line
 
@@ -33,6 +33,7 @@ SCENARIOS = (
     # Alone first, on a machine on which nothing of ours has run yet.
     Scenario("alone", ("tiny",), alone.run, alone.steps),
     *(_serving(case) for case in serving.CASES),
+    Scenario(gain.LINE, (), gain.run, gain.steps),
     Scenario(side_by_side.NAME, ("tiny",), side_by_side.run, side_by_side.steps),
     Scenario(crowd.LINE, ("tiny",), crowd.run, crowd.steps),
     Scenario(copies.LINE, (copies.MODEL,), copies.run, copies.steps),
