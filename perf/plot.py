@@ -14,6 +14,7 @@ COLOURS = {"aim reached": "#009e73", "reached": "#0072b2", "failed": "#d55e00"}
 """Told apart by colour-blind eyes too (Okabe and Ito)."""
 _LEAST, _MOST = 1 / 8, 8.0
 """What goes beyond is drawn at the edge."""
+_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 
 
 def draw(outcomes: Sequence[Outcome], note: str, path: Path) -> None:
@@ -44,12 +45,13 @@ def _draw(axes: Axes, shown: Sequence[Outcome]) -> None:
             markersize=3,
         )
         axes.plot([goodness(line, line.aim)], [place], "k|", markersize=12)
-        text = f"  {figure:.{line.digits}f} {line.unit}".rstrip()
-        axes.text(max(1.0, end), place, text, va="center", fontsize=8)
+        text = f"{figure:.{line.digits}f} {line.unit}".rstrip()
+        axes.text(1.1 * _MOST, place, text, va="center", fontsize=8)
     axes.set_yticks(range(len(shown)), [each.line.what for each in reversed(shown)])
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log", base=2)
-    axes.set_xlim(_LEAST, 1.5 * _MOST)
+    axes.set_xlim(_LEAST, _MOST)
+    axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
     axes.set_xlabel("times as good as its bar; dots: rounds, |: aim")
     for word, colour in COLOURS.items():
         axes.barh([0], [0], left=1, color=colour, label=word)

@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -78,10 +80,14 @@ class EchoServer:
         self._process.communicate()
 
 
-def has_transports(program: Sequence[str] = ()) -> bool:
-    """Whether the server's command knows `--grpc_transport`."""
+@lru_cache
+def has_transports(program: tuple[str, ...] = ()) -> bool:
+    """Whether the server's command knows `--grpc_transport`; one that cannot be run knows nothing."""
     line = [*(program or command()), "model", "--help"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=HELP_TIMEOUT_S, check=False)
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=HELP_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
     return "--grpc_transport" in done.stdout
 
 
@@ -116,8 +122,9 @@ class Server:
     ) -> None:
         """`program`: the command, instead of the `ie_serving` beside this Python; `environment`: in addition."""
         self.grpc_port, self.rest_port = free_ports(2)
-        self._base = Path(tempfile.mkdtemp(prefix="server-", dir=directory))
-        self._log = self._base / "log"
+        self._log = directory / f"{self.grpc_port}.log"
+        # In the temporary directory itself, because the path of a socket may not be long.
+        self._base = Path(tempfile.mkdtemp(prefix="perf-"))
         self.run_dir = self._base / "run"
         own = {"port": self.grpc_port, "rest_port": self.rest_port, "run_dir": self.run_dir}
         self._line = [
@@ -141,6 +148,7 @@ class Server:
                     env=self._environment,
                 )
             except FileNotFoundError as error:
+                self._base.rmdir()
                 raise StartFailedError(f"{self._line[0]} is not installed") from error
         return self
 
@@ -157,6 +165,7 @@ class Server:
             process.wait()
         for survivor in family:
             kill(ProcessId(survivor.pid, survivor.started_ticks))
+        shutil.rmtree(self._base, ignore_errors=True)
 
     def wait_ready(self, sample: Sample) -> tuple[int, int]:
         """Until both APIs answer rightly; the lengths of their answers. Raises StartFailedError, WrongAnswerError."""

@@ -57,6 +57,7 @@ def test_two_documents_are_compared_line_by_line(tmp_path: Path) -> None:
     assert "differ in cpu (a, z)" in text_of([], differences(before, {"machine": {**MACHINE, "cpu": "z"}}))
 
 
+@pytest.mark.integration
 def test_the_exit_code_says_whether_something_got_worse(tmp_path: Path) -> None:
     fast, slow, nothing = written(tmp_path / "a", 2.0), written(tmp_path / "b", 4.0), tmp_path / "c"
     nothing.write_bytes(msgspec.json.encode({"lines": 1}))

@@ -9,7 +9,10 @@ import pytest
 
 from perf.copies import Counter, compiler
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler is installed (gcc)")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(compiler() is None, reason="no C compiler is installed (gcc)"),
+]
 
 SIZE = 4 << 20
 COPIES = {
