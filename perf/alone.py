@@ -24,7 +24,7 @@ START, IDLE, MEMORY = "start", "idle-cpu", "memory"
 MEBIBYTE = 1 << 20
 CLIENTS = 16
 _IDLE_PER_SECOND = 4.0
-_LEAST_IDLE_S = 6.0
+_LEAST_IDLE_S = 4.0
 """Clock ticks are 10 ms, and an idle server spends few."""
 _SETTLE_S = 2.0
 _START_S = 60.0
