@@ -194,7 +194,7 @@ def test_a_stop_keeps_what_was_measured_and_waits_for_nothing() -> None:
 @pytest.mark.integration
 def test_a_pause_of_the_server_is_charged_to_all_that_were_due_in_it() -> None:
     async def scenario(echo: EchoServer) -> Run:
-        run = Run(2.0, 200.0, 30.0)
+        run = Run(3.0, 200.0, 30.0)
         async with GrpcApi(f"127.0.0.1:{echo.port}", "any", 30.0).client({"x": np.zeros(1)}) as send:
             work = asyncio.ensure_future(run.go([send]))
             await asyncio.sleep(0.5)
