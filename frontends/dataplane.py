@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from common.errors import InternalError, InvalidArgumentError, UnavailableError
 from common.messages import OutputRef, Submit, TensorRef, VersionStatus
 from common.tensors import STORAGE, Signature
 from frontends.admission import Admission
-from frontends.body import Body
 from frontends.broker_client import Answer, BrokerClient, StaleVersionError
 from frontends.catalogue import CatalogueView
 from frontends.checks import Layout, plan_layout
@@ -134,11 +134,11 @@ class Dataplane:
         build: BuildInputs,
         deadline_ns: int,
         outputs: frozenset[str] = frozenset(),
-        body: Body | None = None,
+        body: Block | None = None,
     ) -> Prediction:
         """Infer; `outputs` names the wanted ones (empty: all). `deadline_ns` is CLOCK_MONOTONIC.
 
-        Inputs that lie in `body` are read there by the worker, if they can be. Its block is freed by this in any case.
+        Inputs that lie in `body` are read there by the worker, if they can be. It is freed by this in any case.
 
         Raises ServingError. When the calling task is cancelled the block is freed as soon as nothing can write to it.
         """
@@ -157,25 +157,25 @@ class Dataplane:
                 layout, block = self._room(served.signature, inputs, body)
                 if block is None:
                     block = await self._memory.allocate_large(layout.size)
-                submit = self._fill(served, inputs, layout, block, body, deadline_ns)
+                submit = self._fill(served, inputs, layout, block, deadline_ns)
                 del inputs
                 submitted = time.monotonic_ns()
-                lent, kept = (block, None) if body is None else (body.beside(block), None)
+                lent, kept = (block, None) if body is None else (replace(block, beside=body), None)
                 try:
                     answer = await self._client.run(submit, lent, deadline_ns)
                 except StaleVersionError as stale:
                     kept = body
-                    self._free_room(block, body)
+                    self._memory.free(block)
                     await self._client.wait_for_catalogue(stale.generation, deadline_ns)
                     continue
-                kept = None if body is None or body.holds(block) else body
+                kept = body
                 return self._answer(served, block, submit.outputs, answer, outputs, started, submitted)
             raise UnavailableError(
                 f"Model {selector.model} changes its versions faster than the request can follow"
             )
         finally:
             if kept is not None:
-                self._memory.free(kept.block)
+                self._memory.free(kept)
 
     async def reconfigure(self, models: tuple[ModelConfig, ...] | None, deadline_ns: int) -> Reconfiguration:
         """Serve these models and no others; None: read the configuration file again. Raises ServingError."""
@@ -199,23 +199,17 @@ class Dataplane:
         return catalogue
 
     def _room(
-        self, signature: Signature, inputs: Mapping[str, InputTensor], body: Body | None
+        self, signature: Signature, inputs: Mapping[str, InputTensor], body: Block | None
     ) -> tuple[Layout, Block | None]:
         """Where everything goes; no block: a segment of its own must be made for it. Raises InvalidArgumentError."""
-        in_place = _in_place(signature, inputs, body) if body is not None else None
-        if body is not None and in_place:
-            layout = plan_layout(signature, inputs, in_place)
-            size = layout.size
-            block = self._memory.allocate(size) if body.block.segment == ARENA else body.spare(size)
+        # A request names one segment for all its tensors.
+        if body is not None and body.segment == ARENA:
+            layout = plan_layout(signature, inputs, _in_place(signature, inputs, body))
+            block = self._memory.allocate(layout.size)
             if block is not None:
                 return layout, block
         layout = plan_layout(signature, inputs)
         return layout, self._memory.allocate(layout.size)
-
-    def _free_room(self, block: Block, body: Body | None) -> None:
-        """The request's room is not used; the body stays."""
-        if body is None or not body.holds(block):
-            self._memory.free(block)
 
     def _fill(
         self,
@@ -223,7 +217,6 @@ class Dataplane:
         inputs: Mapping[str, InputTensor],
         layout: Layout,
         block: Block,
-        body: Body | None,
         deadline_ns: int,
     ) -> Submit:
         """Write the inputs into the block; the message that submits it."""
@@ -240,7 +233,7 @@ class Dataplane:
                 copy_into(tensor.array, tensor.dtype, target, spec.dtype)
                 placed.append(TensorRef(offset, ref.shape))
         except BaseException:
-            self._free_room(block, body)
+            self._memory.free(block)
             raise
         room = tuple(OutputRef(block.offset + ref.offset, ref.nbytes) for ref in layout.outputs)
         return Submit(
@@ -289,16 +282,30 @@ class Dataplane:
         return prediction
 
 
-def _in_place(signature: Signature, inputs: Mapping[str, InputTensor], body: Body) -> dict[str, int]:
+def _in_place(signature: Signature, inputs: Mapping[str, InputTensor], body: Block) -> dict[str, int]:
     """The inputs that need not be copied, and where they lie, in bytes from the segment's start."""
     found = {}
     for spec in signature.inputs:
         tensor = inputs.get(spec.name)
         if tensor is not None and tensor.dtype == spec.dtype:
-            offset = body.find(tensor.array)
+            offset = _find(body, tensor.array)
             if offset is not None:
                 found[spec.name] = offset
     return found
+
+
+def _find(body: Block, array: np.ndarray) -> int | None:
+    """Where the array lies, in bytes from the segment's start; None unless a worker can read it there.
+
+    It can when the elements lie in the block one after another and aligned to their own size. OpenVINO is hardly faster
+    with tensors that are aligned to more.
+    """
+    if not array.nbytes or not array.flags.c_contiguous:
+        return None
+    offset = body.memory.find(array)
+    if offset is None or offset % array.itemsize:
+        return None
+    return offset if body.offset <= offset <= body.offset + body.size - array.nbytes else None
 
 
 def _frame_bytes(answer: Answer) -> int:

@@ -80,15 +80,14 @@ class Memory:
         return Block(self._last_segment, 0, size, segment)
 
     def free(self, block: Block) -> None:
-        """Take a block back, and what is lent beside it. A part of a large segment stands for all of it."""
+        """Take a block back, and what is lent beside it."""
         if block.beside is not None:
             self.free(block.beside)
         if block.segment == ARENA:
             self._allocator.free(block.offset)
             return
-        segment = self._large.pop(block.segment)
-        self._large_bytes -= segment.size
-        self._unclosed.append(segment)
+        self._large_bytes -= block.size
+        self._unclosed.append(self._large.pop(block.segment))
         self.collect()
 
     def collect(self) -> None:
