@@ -15,18 +15,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from common.config import ModelConfig
 from common.errors import InternalError, InvalidArgumentError, UnavailableError
-from common.messages import OutputRef, Submit, TensorRef, VersionStatus
+from common.messages import Submit, VersionStatus
 from common.tensors import STORAGE, Signature
 from frontends.admission import Admission
 from frontends.broker_client import Answer, BrokerClient, StaleVersionError
 from frontends.catalogue import CatalogueView
-from frontends.checks import Layout, plan_layout
+from frontends.checks import plan_layout
 from frontends.conversion import copy_into
 from frontends.images import ImageDecoder
 from frontends.interface import (
@@ -39,6 +38,7 @@ from frontends.interface import (
     Served,
 )
 from frontends.memory import ARENA, Block, Memory
+from frontends.plans import Place, Plan, Plans
 
 _logger = logging.getLogger("frontends")
 
@@ -107,6 +107,7 @@ class Dataplane:
         self._memory = memory
         self._admission = admission
         self._images = ImageDecoder()
+        self._plans = Plans()
 
     @property
     def ready(self) -> bool:
@@ -154,13 +155,14 @@ class Dataplane:
                     if tensor.dtype == STRING:
                         inputs = await self._images.decode(served.signature, inputs, deadline_ns)
                         break
-                layout, block = self._room(served.signature, inputs, body)
+                plan, block = self._room(served, inputs, body)
                 if block is None:
-                    block = await self._memory.allocate_large(layout.size)
-                submit = self._fill(served, inputs, layout, block, deadline_ns)
+                    block = await self._memory.allocate_large(plan.layout.size)
+                place = self._fill(inputs, plan, block)
+                submit = self._submit(served, block, place, deadline_ns)
                 del inputs
                 submitted = time.monotonic_ns()
-                lent, kept = (block, None) if body is None else (replace(block, beside=body), None)
+                lent, kept = (block, None) if body is None else (block._replace(beside=body), None)
                 try:
                     answer = await self._client.run(submit, lent, deadline_ns)
                 except StaleVersionError as stale:
@@ -169,7 +171,7 @@ class Dataplane:
                     await self._client.wait_for_catalogue(stale.generation, deadline_ns)
                     continue
                 kept = body
-                return self._answer(served, block, submit.outputs, answer, outputs, started, submitted)
+                return self._answer(served, block, place, answer, outputs, started, submitted)
             raise UnavailableError(
                 f"Model {selector.model} changes its versions faster than the request can follow"
             )
@@ -185,6 +187,7 @@ class Dataplane:
     def close(self) -> None:
         """Nothing is asked of it any more."""
         self._images.close()
+        self._plans.clear()
 
     def take_back(self, block: Block, frame_bytes: int) -> None:
         """A prediction was released."""
@@ -199,58 +202,42 @@ class Dataplane:
         return catalogue
 
     def _room(
-        self, signature: Signature, inputs: Mapping[str, InputTensor], body: Block | None
-    ) -> tuple[Layout, Block | None]:
+        self, served: Served, inputs: Mapping[str, InputTensor], body: Block | None
+    ) -> tuple[Plan, Block | None]:
         """Where everything goes; no block: a segment of its own must be made for it. Raises InvalidArgumentError."""
         # A request names one segment for all its tensors.
         if body is not None and body.segment == ARENA:
-            layout = plan_layout(signature, inputs, _in_place(signature, inputs, body))
-            block = self._memory.allocate(layout.size)
+            signature = served.signature
+            plan = Plan(signature, plan_layout(signature, inputs, _in_place(signature, inputs, body)))
+            block = self._memory.allocate(plan.layout.size)
             if block is not None:
-                return layout, block
-        layout = plan_layout(signature, inputs)
-        return layout, self._memory.allocate(layout.size)
+                return plan, block
+        plan = self._plans.find(served, inputs)
+        return plan, self._memory.allocate(plan.layout.size)
 
-    def _fill(
-        self,
-        served: Served,
-        inputs: Mapping[str, InputTensor],
-        layout: Layout,
-        block: Block,
-        deadline_ns: int,
-    ) -> Submit:
-        """Write the inputs into the block; the message that submits it."""
-        placed = []
+    def _fill(self, inputs: Mapping[str, InputTensor], plan: Plan, block: Block) -> Place:
+        """Write the inputs into the block."""
         try:
-            for spec, ref in zip(served.signature.inputs, layout.inputs, strict=True):
-                lying = layout.in_place.get(spec.name)
-                if lying is not None:
-                    placed.append(TensorRef(lying, ref.shape))
-                    continue
-                offset = block.offset + ref.offset
-                target = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
-                tensor = inputs[spec.name]
-                copy_into(tensor.array, tensor.dtype, target, spec.dtype)
-                placed.append(TensorRef(offset, ref.shape))
+            place = plan.at(block)
+            for name, dtype, target in place.targets:
+                tensor = inputs[name]
+                copy_into(tensor.array, tensor.dtype, target, dtype)
         except BaseException:
             self._memory.free(block)
             raise
-        room = tuple(OutputRef(block.offset + ref.offset, ref.nbytes) for ref in layout.outputs)
+        return place
+
+    def _submit(self, served: Served, block: Block, place: Place, deadline_ns: int) -> Submit:
+        id_ = self._client.ledger.next_id()
         return Submit(
-            self._client.ledger.next_id(),
-            served.id,
-            served.generation,
-            block.segment,
-            tuple(placed),
-            room,
-            deadline_ns,
+            id_, served.id, served.generation, block.segment, place.inputs, place.outputs, deadline_ns
         )
 
     def _answer(
         self,
         served: Served,
         block: Block,
-        room: tuple[OutputRef, ...],
+        place: Place,
         answer: Answer,
         wanted: frozenset[str],
         started: int,
@@ -267,8 +254,13 @@ class Dataplane:
         prediction = Prediction(self, served, block, started, submitted, frame_bytes)
         try:
             specs = served.signature.outputs
-            for spec, ref, result in zip(specs, room, answer.outputs, strict=True):
+            for spec, ref, known, result in zip(
+                specs, place.outputs, place.results, answer.outputs, strict=True
+            ):
                 if wanted and spec.name not in wanted:
+                    continue
+                if known is not None and not result.frame and result.shape == known.array.shape:
+                    prediction.outputs[spec.name] = known
                     continue
                 storage = STORAGE[spec.dtype]
                 if result.frame > 0:
@@ -310,13 +302,19 @@ def _find(body: Block, array: np.ndarray) -> int | None:
 
 def _frame_bytes(answer: Answer) -> int:
     """Bytes of the outputs that came as frames."""
+    nbytes = 0
     try:
-        return sum(len(answer.frames[one.frame - 1]) for one in answer.outputs if one.frame > 0)
+        for one in answer.outputs:
+            if one.frame > 0:
+                nbytes += len(answer.frames[one.frame - 1])
     except IndexError as error:
         raise InternalError(_MISFIT) from error
+    return nbytes
 
 
 def _check_outputs(served: Served, outputs: frozenset[str]) -> None:
+    if not outputs:
+        return
     known = [spec.name for spec in served.signature.outputs]
     unknown = sorted(outputs.difference(known))
     if unknown:

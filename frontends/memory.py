@@ -7,7 +7,7 @@ descriptors of the segments go to the workers through `common.descriptors`.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from common.allocator import Allocator, align
 from common.arena import Segment
@@ -21,8 +21,7 @@ _SPARE_BYTES = 64 << 20
 """Memory that a large request must leave to the rest of the machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """Lent bytes: `size` of them at `offset` in a segment."""
 
     segment: int
