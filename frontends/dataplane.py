@@ -21,11 +21,10 @@ import numpy as np
 from common.config import ModelConfig
 from common.errors import InternalError, InvalidArgumentError, UnavailableError
 from common.messages import Submit, VersionStatus
-from common.tensors import STORAGE, Signature
+from common.tensors import STORAGE
 from frontends.admission import Admission
 from frontends.broker_client import Answer, BrokerClient, StaleVersionError
 from frontends.catalogue import CatalogueView
-from frontends.checks import plan_layout
 from frontends.conversion import copy_into
 from frontends.images import ImageDecoder
 from frontends.interface import (
@@ -38,7 +37,7 @@ from frontends.interface import (
     Served,
 )
 from frontends.memory import ARENA, Block, Memory
-from frontends.plans import Place, Plan, Plans
+from frontends.plans import Place, Plan, Plans, plan_in_place
 
 _logger = logging.getLogger("frontends")
 
@@ -207,8 +206,7 @@ class Dataplane:
         """Where everything goes; no block: a segment of its own must be made for it. Raises InvalidArgumentError."""
         # A request names one segment for all its tensors.
         if body is not None and body.segment == ARENA:
-            signature = served.signature
-            plan = Plan(signature, plan_layout(signature, inputs, _in_place(signature, inputs, body)))
+            plan = plan_in_place(served.signature, inputs, body)
             block = self._memory.allocate(plan.layout.size)
             if block is not None:
                 return plan, block
@@ -272,32 +270,6 @@ class Dataplane:
             prediction.release()
             raise InternalError(_MISFIT) from error
         return prediction
-
-
-def _in_place(signature: Signature, inputs: Mapping[str, InputTensor], body: Block) -> dict[str, int]:
-    """The inputs that need not be copied, and where they lie, in bytes from the segment's start."""
-    found = {}
-    for spec in signature.inputs:
-        tensor = inputs.get(spec.name)
-        if tensor is not None and tensor.dtype == spec.dtype:
-            offset = _find(body, tensor.array)
-            if offset is not None:
-                found[spec.name] = offset
-    return found
-
-
-def _find(body: Block, array: np.ndarray) -> int | None:
-    """Where the array lies, in bytes from the segment's start; None unless a worker can read it there.
-
-    It can when the elements lie in the block one after another and aligned to their own size. OpenVINO is hardly faster
-    with tensors that are aligned to more.
-    """
-    if not array.nbytes or not array.flags.c_contiguous:
-        return None
-    offset = body.memory.find(array)
-    if offset is None or offset % array.itemsize:
-        return None
-    return offset if body.offset <= offset <= body.offset + body.size - array.nbytes else None
 
 
 def _frame_bytes(answer: Answer) -> int:
