@@ -161,7 +161,7 @@ class Dataplane:
                 submit = self._submit(served, block, place, deadline_ns)
                 del inputs
                 submitted = time.monotonic_ns()
-                lent, kept = (block, None) if body is None else (block._replace(beside=body), None)
+                lent, kept = (block, None) if body is None else (_beside(block, body), None)
                 try:
                     answer = await self._client.run(submit, lent, deadline_ns)
                 except StaleVersionError as stale:
@@ -214,7 +214,7 @@ class Dataplane:
         return plan, self._memory.allocate(plan.layout.size)
 
     def _fill(self, inputs: Mapping[str, InputTensor], plan: Plan, block: Block) -> Place:
-        """Write the inputs into the block."""
+        """Write the inputs into the block; where everything is."""
         try:
             place = plan.at(block)
             for name, dtype, target in place.targets:
@@ -223,7 +223,7 @@ class Dataplane:
         except BaseException:
             self._memory.free(block)
             raise
-        return place
+        return place if block.segment == ARENA else place.without_views()
 
     def _submit(self, served: Served, block: Block, place: Place, deadline_ns: int) -> Submit:
         id_ = self._client.ledger.next_id()
@@ -270,6 +270,11 @@ class Dataplane:
             prediction.release()
             raise InternalError(_MISFIT) from error
         return prediction
+
+
+def _beside(block: Block, body: Block) -> Block:
+    """The block as it is lent to a request: the body is freed with it."""
+    return Block(block.segment, block.offset, block.size, block.memory, body)
 
 
 def _frame_bytes(answer: Answer) -> int:

@@ -32,6 +32,10 @@ class Place(NamedTuple):
     results: tuple[OutputTensor | None, ...]
     """Each output of known shape, where it will be."""
 
+    def without_views(self) -> "Place":
+        """For a segment that is to be unmapped: an error may keep what the frames that it has passed have kept."""
+        return Place(self.inputs, self.outputs, (), (None,) * len(self.outputs))
+
 
 class Plan:
     """A layout for requests of one version."""
