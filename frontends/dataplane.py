@@ -37,12 +37,14 @@ from frontends.interface import (
     Served,
 )
 from frontends.memory import ARENA, Block, Memory
-from frontends.plans import Place, Plan, Plans, plan_in_place
+from frontends.plans import Place, Plan, Plans, find_in_place
 
 _logger = logging.getLogger("frontends")
 
 _MAX_CHOICES = 5
 """Times that a request is resolved anew because its version left meanwhile."""
+
+_NOWHERE: Mapping[str, int] = {}
 
 _MISFIT = "The worker's answer does not fit the model's signature"
 
@@ -154,10 +156,10 @@ class Dataplane:
                     if tensor.dtype == STRING:
                         inputs = await self._images.decode(served.signature, inputs, deadline_ns)
                         break
-                plan, block = self._room(served, inputs, body)
+                plan, block, in_place = self._room(served, inputs, body)
                 if block is None:
                     block = await self._memory.allocate_large(plan.layout.size)
-                place = self._fill(inputs, plan, block)
+                place = self._fill(inputs, plan, block, in_place)
                 submit = self._submit(served, block, place, deadline_ns)
                 del inputs
                 submitted = time.monotonic_ns()
@@ -202,21 +204,27 @@ class Dataplane:
 
     def _room(
         self, served: Served, inputs: Mapping[str, InputTensor], body: Block | None
-    ) -> tuple[Plan, Block | None]:
-        """Where everything goes; no block: a segment of its own must be made for it. Raises InvalidArgumentError."""
+    ) -> tuple[Plan, Block | None, Mapping[str, int]]:
+        """Where everything goes, and what is not copied because it lies in `body`. Raises InvalidArgumentError.
+
+        No block: a segment of its own must be made for the request.
+        """
         # A request names one segment for all its tensors.
         if body is not None and body.segment == ARENA:
-            plan = plan_in_place(served.signature, inputs, body)
+            in_place = find_in_place(served.signature, inputs, body)
+            plan = self._plans.find(served, inputs, in_place)
             block = self._memory.allocate(plan.layout.size)
             if block is not None:
-                return plan, block
+                return plan, block, in_place
         plan = self._plans.find(served, inputs)
-        return plan, self._memory.allocate(plan.layout.size)
+        return plan, self._memory.allocate(plan.layout.size), _NOWHERE
 
-    def _fill(self, inputs: Mapping[str, InputTensor], plan: Plan, block: Block) -> Place:
+    def _fill(
+        self, inputs: Mapping[str, InputTensor], plan: Plan, block: Block, in_place: Mapping[str, int]
+    ) -> Place:
         """Write the inputs into the block; where everything is."""
         try:
-            place = plan.at(block)
+            place = plan.at(block, in_place)
             for name, dtype, target in place.targets:
                 tensor = inputs[name]
                 copy_into(tensor.array, tensor.dtype, target, dtype)

@@ -3,7 +3,7 @@
 Clients send inputs of the same few shapes, and the allocator gives the same few places again and again. So what was
 checked of a request's inputs, and what was made of their place, serves every equal request at an equal place.
 
-Inputs that lie in shared memory already, as parts of a large message, are not copied; of them nothing is kept.
+Inputs that lie in shared memory already, as parts of a large message, are not copied.
 """
 
 from collections.abc import Mapping
@@ -37,6 +37,9 @@ class Place(NamedTuple):
         return Place(self.inputs, self.outputs, (), (None,) * len(self.outputs))
 
 
+_NOWHERE: Mapping[str, int] = {}
+
+
 class Plan:
     """A layout for requests of one version."""
 
@@ -45,23 +48,24 @@ class Plan:
     def __init__(self, signature: Signature, layout: Layout) -> None:
         self._signature = signature
         self.layout = layout
-        self._places: dict[int, Place] = {}
+        self._places: dict[tuple[int, ...], Place] = {}
 
-    def at(self, block: Block) -> Place:
-        """What is where, in this block."""
+    def at(self, block: Block, in_place: Mapping[str, int] = _NOWHERE) -> Place:
+        """What is where, in this block and, of inputs that are not copied, in the rest of its segment."""
         if block.segment != ARENA:
-            return self._make(block)
-        place = self._places.get(block.offset)
+            return self._make(block, in_place)
+        key = (block.offset, *in_place.values())
+        place = self._places.get(key)
         if place is None:
-            place = self._places[block.offset] = self._make(block)
+            place = self._places[key] = self._make(block, in_place)
             if len(self._places) > MAX_PLACES:
                 del self._places[next(iter(self._places))]
         return place
 
-    def _make(self, block: Block) -> Place:
+    def _make(self, block: Block, in_place: Mapping[str, int]) -> Place:
         layout, inputs, targets = self.layout, [], []
         for spec, ref in zip(self._signature.inputs, layout.inputs, strict=True):
-            offset = layout.in_place.get(spec.name)
+            offset = in_place.get(spec.name)
             if offset is None:
                 offset = block.offset + ref.offset
                 array = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
@@ -77,7 +81,7 @@ class Plan:
         return Place(tuple(inputs), room, tuple(targets), results)
 
 
-_Key: TypeAlias = tuple[VersionId, int, tuple[tuple[str, str, tuple[int, ...]], ...]]
+_Key: TypeAlias = tuple[VersionId, int, tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, ...]]
 
 
 class Plans:
@@ -86,13 +90,15 @@ class Plans:
     def __init__(self) -> None:
         self._plans: dict[_Key, Plan] = {}
 
-    def find(self, served: Served, inputs: Mapping[str, InputTensor]) -> Plan:
-        """Check the inputs and lay them out. Raises InvalidArgumentError."""
+    def find(
+        self, served: Served, inputs: Mapping[str, InputTensor], in_place: Mapping[str, int] = _NOWHERE
+    ) -> Plan:
+        """Check the inputs and lay out those that are not `in_place`. Raises InvalidArgumentError."""
         shapes = tuple([(name, tensor.dtype, tensor.array.shape) for name, tensor in inputs.items()])
-        key = (served.id, served.generation, shapes)
+        key = (served.id, served.generation, shapes, tuple(in_place))
         plan = self._plans.get(key)
         if plan is None:
-            plan = Plan(served.signature, plan_layout(served.signature, inputs))
+            plan = Plan(served.signature, plan_layout(served.signature, inputs, in_place))
             if any(dtype == STRING for _, dtype, _ in shapes):
                 # The room for strings may be any.
                 return plan
@@ -106,13 +112,8 @@ class Plans:
         self._plans.clear()
 
 
-def plan_in_place(signature: Signature, inputs: Mapping[str, InputTensor], body: Block) -> Plan:
-    """For a request whose inputs may lie in `body`, in the arena. Raises InvalidArgumentError."""
-    return Plan(signature, plan_layout(signature, inputs, _in_place(signature, inputs, body)))
-
-
-def _in_place(signature: Signature, inputs: Mapping[str, InputTensor], body: Block) -> dict[str, int]:
-    """The inputs that need not be copied, and where they lie, in bytes from the segment's start."""
+def find_in_place(signature: Signature, inputs: Mapping[str, InputTensor], body: Block) -> dict[str, int]:
+    """The inputs that need not be copied because they lie in `body`: where, in bytes from the segment's start."""
     found = {}
     for spec in signature.inputs:
         tensor = inputs.get(spec.name)

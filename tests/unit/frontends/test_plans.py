@@ -9,8 +9,8 @@ from common.errors import InvalidArgumentError
 from common.messages import OutputRef, TensorRef, VersionId
 from common.tensors import Signature, TensorSpec
 from frontends.interface import STRING, InputTensor, Served
-from frontends.memory import ARENA, Block, Memory
-from frontends.plans import MAX_PLACES, MAX_PLANS, Plan, Plans, plan_in_place
+from frontends.memory import Block, Memory
+from frontends.plans import MAX_PLACES, MAX_PLANS, Plans, find_in_place
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 SIGNATURE = Signature(
@@ -112,14 +112,17 @@ def test_the_place_in_an_equal_block_is_kept(memory: Memory) -> None:
 
 
 def test_what_lies_in_the_message_has_no_room_and_no_target(memory: Memory) -> None:
-    body, block = block_of(memory), block_of(memory)
+    plans, body, block = Plans(), block_of(memory), block_of(memory)
     array = body.memory.view(body.offset + 64, (2, 4), X.dtype)
-    plan: Plan = plan_in_place(SIGNATURE, given(array), body)
-    place = plan.at(block)
+    assert find_in_place(SIGNATURE, given(), body) == {}
+    in_place = find_in_place(SIGNATURE, given(array), body)
+    assert in_place == {"x": body.offset + 64}
+    plan = plans.find(SERVED, given(array), in_place)
+    assert plan.layout.size == plans.find(SERVED, given()).layout.size - 64
+    place = plan.at(block, in_place)
     assert place.inputs == (TensorRef(body.offset + 64, (2, 4)),)
     assert place.targets == ()
     assert place.outputs[0].offset == block.offset
-    copied = plan_in_place(SIGNATURE, given(), body).at(block)
-    assert copied.inputs == (TensorRef(block.offset, (2, 4)),)
-    assert len(copied.targets) == 1
-    assert block.segment == ARENA
+    assert plans.find(SERVED, given(array), in_place).at(block, in_place) is place
+    elsewhere = plan.at(block, {"x": body.offset + 128})
+    assert elsewhere.inputs == (TensorRef(body.offset + 128, (2, 4)),)
