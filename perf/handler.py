@@ -28,7 +28,7 @@ from frontends.broker_client import Answer
 from frontends.catalogue import CatalogueView
 from frontends.dataplane import Dataplane
 from frontends.grpc.predict_reader import PredictReader
-from frontends.grpc.predict_wire import locate_elements, walk
+from frontends.grpc.predict_wire import elements_offset, walk
 from frontends.grpc.tensorflow_protos import predict_pb2
 from frontends.grpc.tensorflow_serving import TensorFlowServing
 from frontends.grpc.wire import DATA_TYPES, read_tensor, shape_proto
@@ -146,7 +146,7 @@ async def _handling(message: bytes, shape: tuple[int, ...], rounds: int, *, in_p
 def _received(memory: Memory, message: bytes) -> tuple[memoryview, Block]:
     block = memory.allocate(len(message) + 64)
     assert block is not None, "the arena has room for one message"
-    offset = block.offset - locate_elements(memoryview(message)) % 64 + 64
+    offset = block.offset - elements_offset(memoryview(message)) % 64 + 64
     view = block.memory.view(offset, (len(message),), _BYTES).data
     view[:] = message
     return view, block

@@ -77,37 +77,26 @@ def walk(message: memoryview) -> Form | None:
         return None
 
 
-_LARGE = 4096
-"""Bytes of elements that are worth being aligned."""
-
-_MAX_LOCATED = 512
-"""Fields that are looked through for them."""
+_ENTRY, _VALUE = 0x12, 0x12
 
 
-def locate_elements(first: memoryview) -> int:
-    """Where the first large tensor's elements begin, by the first bytes of a message; 0 where these do not say.
-
-    This is a hint, for whoever chooses the message's place in memory. It checks nothing.
-    """
-    at = end = depth = 0
+def elements_offset(beginning: memoryview) -> int:
+    """Where the elements of the first tensor begin, given a message's first bytes; 0 where these do not tell."""
     try:
-        for _ in range(_MAX_LOCATED):
-            if depth and at >= end:
-                depth = 0
-            tag = first[at]
-            if tag == 0x08:
-                _, at = _varint(first, at + 1)
-                continue
-            start, stop = _field(first, at + 1)
-            if tag in _PACKED and depth == 2 and stop - start >= _LARGE:
-                return start
-            at = stop
-            if tag == 0x12 and depth < 2:
-                # Into an entry of `inputs`, and there into its value.
-                at, end, depth = start, stop if depth == 0 else end, depth + 1
+        entry = _find(beginning, 0, (_ENTRY,))
+        return _find(beginning, _find(beginning, entry, (_VALUE,)), tuple(_PACKED))
     except (_UnusualError, IndexError):
-        pass
-    return 0
+        return 0
+
+
+def _find(data: memoryview, at: int, tags: tuple[int, ...]) -> int:
+    """Where the first field of one of these tags begins, behind its length. What is in front of it is skipped."""
+    while data[at] not in tags:
+        if data[at] == 0x08:  # a TensorProto's dtype, the one field here that has no length
+            at += 2
+            continue
+        _, at = _field(data, at + 1)
+    return _field(data, at + 1)[0]
 
 
 # Each of these reads the fields from `at` up to `end`. One that goes beyond `end` is found when the loop ends: what
