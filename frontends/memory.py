@@ -86,6 +86,11 @@ class Memory:
         self._unclosed.append(self._large.pop(block.segment))
         self.collect()
 
+    @property
+    def is_restless(self) -> bool:
+        """Whether `collect` has something to try again."""
+        return bool(self._unclosed)
+
     def collect(self) -> None:
         """Unmap large segments that are free. One that a view still points into is tried again at the next call."""
         kept = []
