@@ -16,6 +16,7 @@ HEAVY = STORES | {"numpy", "grpc", "falcon", "asyncio", "openvino", "PIL", "tens
         ("broker.app", HEAVY),
         ("broker.storekeeper", HEAVY),
         ("workers.service", STORES | {"grpc", "falcon", "asyncio", "openvino", "PIL"}),
+        ("workers.openvino_engine", STORES | {"grpc", "falcon", "asyncio", "PIL", "openvino.tools.ovc"}),
         ("frontends.grpc.service", STORES | {"falcon", "gunicorn", "openvino", "PIL"}),
         ("frontends.rest.service", STORES | {"grpc", "openvino", "PIL"}),
     ],
