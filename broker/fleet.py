@@ -204,7 +204,8 @@ class Fleet:
         self._strays = {name: runs for name, runs in self._strays.items() if name in strays}
         alive = {program.process for program in programs}
         self._dead &= {process for process in self._dead if process in alive}
-        self._next_plan = self._next_look(ran, now)
+        # The first list is what everything waits for: until it is there, nothing is started.
+        self._next_plan = now if first else self._next_look(ran, now)
         return found
 
     def unreachable(self, now: int) -> None:
