@@ -125,7 +125,8 @@ class Storekeeper:
         dues = [model.due for model in self._models.values() if model.due is not None and not model.busy]
         if self._config_watch.due is not None:
             dues.append(self._config_watch.due)
-        rests = self._link.linked and not self._keeps_house() and not self._pool.is_busy
+        untold = self._changed or self._fresh or not self._link.linked
+        rests = not (untold or self._pool.is_busy or self._keeps_house())
         return min(_TICK_NS if not rests else _REST_NS, min(dues, default=1 << 62) - time.monotonic_ns())
 
     # ---- the broker
