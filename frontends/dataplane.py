@@ -19,9 +19,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from common.config import ModelConfig
+from common.dtypes import STORAGE
 from common.errors import InternalError, InvalidArgumentError, UnavailableError
 from common.messages import Submit, VersionStatus
-from common.tensors import STORAGE
 from frontends.admission import Admission
 from frontends.broker_client import Answer, BrokerClient, StaleVersionError
 from frontends.catalogue import CatalogueView

@@ -20,7 +20,7 @@ class InputTensor:
     """An input as a rim has read it: not yet of the model's type, perhaps not even of its shape."""
 
     dtype: str
-    """Key of common.tensors.STORAGE, or STRING: the type that the client sent."""
+    """Key of common.tensors.ITEMSIZE, or STRING: the type that the client sent."""
     array: np.ndarray
     """Of STORAGE[dtype], in the client's shape; may be a view of the request's bytes. Of STRING: objects, `bytes` each,
     one an image; the data plane decodes them for the model."""

@@ -11,8 +11,9 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from common.dtypes import STORAGE
 from common.messages import OutputRef, TensorRef, VersionId
-from common.tensors import STORAGE, Signature
+from common.tensors import Signature
 from frontends.checks import Layout, plan_layout
 from frontends.interface import STRING, InputTensor, OutputTensor, Served
 from frontends.memory import ARENA, Block

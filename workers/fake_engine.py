@@ -18,8 +18,9 @@ import msgspec
 import numpy as np
 
 from common.config import ModelConfig
+from common.dtypes import STORAGE
 from common.errors import Code
-from common.tensors import STORAGE, Signature, TensorSpec
+from common.tensors import Signature, TensorSpec
 from workers.engine import (
     Array,
     Done,

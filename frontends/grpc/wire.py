@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
-from common.tensors import STORAGE
 from frontends.grpc.calls import Buffer
 from frontends.grpc.tensorflow_protos import tensor_pb2, tensor_shape_pb2, types_pb2
 from frontends.interface import STRING, InputTensor, OutputTensor

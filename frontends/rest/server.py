@@ -21,7 +21,7 @@ from gunicorn.glogging import Logger
 
 from common.config import ServerConfig
 from common.log import FORMAT
-from common.process import die_with_parent
+from common.process import die_with_parent, spare_heap
 from frontends.rest.lifespan import LifespanApp, StartRuntime
 
 KEEP_ALIVE_S = 60
@@ -132,6 +132,8 @@ def run(config: ServerConfig, start: StartRuntime) -> int:
             "The REST frontend cannot listen on %s:%d: %s", config.bind_address, config.rest_port, error
         )
         return 1
+    # Also so that no collection in a forked worker touches, and thereby copies, what it shares with this process.
+    spare_heap()
     try:
         _Server(config, start, listener.detach()).run()
     except SystemExit as ended:
