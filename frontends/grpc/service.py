@@ -6,20 +6,22 @@ more and finish what is in flight, for a bounded time → give everything back.
 
 import argparse
 import asyncio
+import importlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import uvloop
 
 from common.config import ServerConfig, load
 from common.log import Logging
 from common.process import die_with_parent, spare_heap
-from frontends.grpc.grpcio_transport import GrpcioTransport
-from frontends.grpc.listening import Listening
+from frontends.grpc.calls import Table
+from frontends.grpc.listening import Listening, Tls
 from frontends.grpc.methods import make_health, method_table
 from frontends.runtime import FrontendRuntime
 
@@ -27,6 +29,28 @@ DRAIN_S = 2.0
 """Requests in flight get this long at shutdown."""
 
 _log = logging.getLogger("frontends.grpc")
+
+
+_TRANSPORTS = {
+    "grpcio": ("frontends.grpc.grpcio_transport", "GrpcioTransport"),
+    "native": ("frontends.grpc.native_transport", "NativeTransport"),
+}
+
+
+class Transport(Protocol):
+    """Serves a table of methods; made of it, of where it listens, and of the bytes of the longest message."""
+
+    async def start(self) -> int:
+        """Listen and serve; the port. Raises OSError."""
+        ...
+
+    async def wait_ended(self) -> None:
+        """Return when the server has ended, by `stop` or by itself. May be cancelled."""
+        ...
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept nothing more at once, wait so long for calls that run, then cancel them."""
+        ...
 
 
 async def serve(config: ServerConfig, index: int) -> int:
@@ -38,7 +62,7 @@ async def serve(config: ServerConfig, index: int) -> int:
     runtime = await FrontendRuntime.start(config, kind="grpc", name_hint=f"grpc-{index}")
     health = make_health(runtime.dataplane)
     table = method_table(runtime.dataplane, health, config.request_timeout_s)
-    transport = GrpcioTransport(table, Listening(config.bind_address, config.grpc_port), config.message_bytes)
+    transport = make_transport(config, index, table)
     try:
         await transport.start()
         spare_heap()
@@ -53,7 +77,20 @@ async def serve(config: ServerConfig, index: int) -> int:
     return int(ended_by_itself)
 
 
-async def _first_of(stop: asyncio.Event, transport: GrpcioTransport) -> bool:
+def make_transport(config: ServerConfig, index: int, table: Table) -> Transport:
+    """The one that is configured. The first process alone has the unix socket: a path can be bound only once."""
+    tls = None
+    if config.grpc_tls_certificate:
+        tls = Tls(config.grpc_tls_certificate, config.grpc_tls_key, config.grpc_tls_client_ca)
+    socket = config.grpc_socket if index == 0 else ""
+    listening = Listening(config.bind_address, config.grpc_port, socket, tls)
+    # The other one, and what it needs, is not even imported.
+    module, name = _TRANSPORTS[config.grpc_transport]
+    make: Callable[..., Transport] = getattr(importlib.import_module(module), name)
+    return make(table, listening, config.message_bytes)
+
+
+async def _first_of(stop: asyncio.Event, transport: Transport) -> bool:
     """Wait for the signal or for the transport's own end; whether it was the latter."""
     tasks = [asyncio.create_task(stop.wait()), asyncio.create_task(transport.wait_ended())]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
