@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import ssl
 import time
 from pathlib import Path
@@ -55,13 +54,15 @@ class NativeTransport:
         loop = asyncio.get_running_loop()
         where = self._listening
         context = None if where.tls is None else _context(where.tls)
-        server = await loop.create_server(
-            self._connect, where.host, where.port, reuse_port=True, backlog=_BACKLOG, ssl=context
-        )
+        try:
+            server = await loop.create_server(
+                self._connect, where.host, where.port, reuse_port=True, backlog=_BACKLOG, ssl=context
+            )
+        except OSError as error:
+            raise OSError(f"cannot listen on {where.host}:{where.port}: {error.strerror or error}") from error
         self._servers.append(server)
         if where.socket:
-            with contextlib.suppress(FileNotFoundError):
-                Path(where.socket).unlink()
+            _remove(where.socket)
             self._servers.append(await loop.create_unix_server(self._connect, where.socket, backlog=_BACKLOG))
         port: int = server.sockets[0].getsockname()[1]
         return port
@@ -75,8 +76,7 @@ class NativeTransport:
         for server in self._servers:
             server.close()
         if self._listening.socket:
-            with contextlib.suppress(OSError):
-                os.unlink(self._listening.socket)
+            _remove(self._listening.socket)
         for protocol in list(self._shared.connections):
             protocol.drain()
         await self._quieted(grace_s)
@@ -110,6 +110,11 @@ class NativeTransport:
         if self._shared.connections:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._quiet.wait(), timeout_s)
+
+
+def _remove(socket: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        Path(socket).unlink()
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

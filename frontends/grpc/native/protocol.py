@@ -214,12 +214,17 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         """See Handler."""
         call: NativeCall = stream.call
         size = len(piece) - 5
-        if ended and call.reader is None and 0 <= size < IN_PLACE_BYTES and piece[0] == 0:
-            # Nearly every small request: the whole message at once. (Unary: a streaming call has its reader.)
-            if int.from_bytes(piece[1:5], "big") == size <= self._shared.message_bytes:
-                self._begin(call, self._serve_unary(call, memoryview(bytes(piece[5:]))))
-                return
-        self._read(call, piece, ended=ended)
+        # Nearly every small request: the whole message at once. (Unary: a streaming call has its reader.)
+        if (
+            ended
+            and call.reader is None
+            and 0 <= size < IN_PLACE_BYTES
+            and piece[0] == 0
+            and int.from_bytes(piece[1:5], "big") == size <= self._shared.message_bytes
+        ):
+            self._begin(call, self._serve_unary(call, memoryview(bytes(piece[5:]))))
+        else:
+            self._read(call, piece, ended=ended)
 
     def reset(self, stream: Stream) -> None:
         """See Handler."""
