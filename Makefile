@@ -53,8 +53,9 @@ test-deep: dev ## the slow suites: many more simulated failures, a minute of cha
 test-api: dev ## the REST API against its own document, many more requests
 	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/integration/test_rest_schema.py $(ARGS)
 
-fuzz: dev ## the gRPC methods under atheris, for a minute (ARGS go to libFuzzer)
+fuzz: dev ## the gRPC methods and our reader of requests under atheris, a minute each (ARGS go to libFuzzer)
 	@$(BIN)/python -m tests.fuzz.grpc_messages -max_total_time=60 $(ARGS)
+	@$(BIN)/python -m tests.fuzz.predict_requests -max_total_time=60 $(ARGS)
 
 lint: dev ## lint, format check, types, import rules
 	$(BIN)/ruff check .

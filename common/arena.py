@@ -29,6 +29,7 @@ class Segment:
         # numpy's constructor lets go of the buffer that it is given at once, and an array over the mapping itself
         # would not keep it from being unmapped. frombuffer holds on, and so do arrays over its array.
         self._bytes: np.ndarray | None = np.frombuffer(self.buffer, np.uint8)
+        self._address = _address(self._bytes)
 
     @classmethod
     def create(cls, size: int) -> "Segment":
@@ -69,8 +70,18 @@ class Segment:
         view: np.ndarray = np.ndarray(shape, dtype, self._bytes, offset)
         return view
 
+    def find(self, array: np.ndarray) -> int | None:
+        """Where the array, which is C-contiguous, begins; None when it is not of this memory."""
+        offset = _address(array) - self._address
+        return offset if self.contains(offset, array.nbytes) else None
+
     def close(self) -> None:
         """Unmap and close. Raises BufferError while a view is alive; then it can be tried again."""
         self._bytes = None
         self.buffer.close()
         os.close(self.descriptor)
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address

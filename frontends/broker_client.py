@@ -150,8 +150,8 @@ class BrokerClient:
         self._flush()
 
     async def run(self, submit: Submit, block: Block, deadline_ns: int) -> Answer:
-        """Have a request inferred. The block is this frontend's again when this returns or raises a ServingError of
-        the broker; when it raises DeadlineExceededError or CancelledError, it comes back by itself later.
+        """Have a request inferred. The block is the caller's again when this returns or raises StaleVersionError; it is
+        free when this raises a ServingError of the broker; after DeadlineExceededError or CancelledError it becomes so.
 
         Raises ServingError, StaleVersionError.
         """
@@ -166,7 +166,7 @@ class BrokerClient:
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            if _gave_back(waiter):
                 # Answered in the very round in which the client went: the block is ours, and nobody's any more.
                 self._memory.free(block)
             else:
@@ -307,7 +307,7 @@ class BrokerClient:
             if self.ledger.close(message.id) is not None:
                 self._free(message.id)
         elif isinstance(message, Stale):
-            self._fail(message.id, StaleVersionError(message.generation))
+            self._give_back(message.id, StaleVersionError(message.generation))
         elif isinstance(message, Reconfigured):
             self._reconfigured(message)
 
@@ -315,18 +315,24 @@ class BrokerClient:
         if message.error is not None:
             self._fail(message.id, from_wire(message.error))
             return
-        if self.ledger.close(message.id) is None:
+        self._give_back(message.id, Answer(message.outputs, frames, message.timing))
+
+    def _give_back(self, id_: int, outcome: Answer | StaleVersionError) -> None:
+        """The waiter gets this, and the block with it."""
+        if self.ledger.close(id_) is None:
             self.unknown_answers += 1
             return
-        waiter = self._waiting.get(message.id)
+        waiter = self._waiting.get(id_)
         if waiter is None or waiter.done():
-            self._free(message.id)
+            self._free(id_)
             return
-        # From here on the block is the waiter's.
-        del self._blocks[message.id]
-        waiter.set_result(Answer(message.outputs, frames, message.timing))
+        del self._blocks[id_]
+        if isinstance(outcome, Answer):
+            waiter.set_result(outcome)
+        else:
+            waiter.set_exception(outcome)
 
-    def _fail(self, id_: int, error: ServingError | StaleVersionError) -> None:
+    def _fail(self, id_: int, error: ServingError) -> None:
         if self.ledger.close(id_) is None:
             self.unknown_answers += 1
             return
@@ -392,3 +398,10 @@ class BrokerClient:
         if refused and self._link.linked:
             self._post(Refused(refused))
         self._timer = self._loop.call_later(_TICK_S, self._tick)
+
+
+def _gave_back(waiter: asyncio.Future[Answer]) -> bool:
+    """Whether the block came back to who waits here; else it is free already, or the broker's still."""
+    if not waiter.done() or waiter.cancelled():
+        return False
+    return waiter.exception() is None or isinstance(waiter.exception(), StaleVersionError)

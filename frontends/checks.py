@@ -21,10 +21,17 @@ class Layout:
     inputs: tuple[TensorRef, ...]
     outputs: tuple[OutputRef, ...]
     size: int
+    in_place: Mapping[str, int]
+    """Inputs that lie elsewhere in the segment, and where, in bytes from its start; they have no room in the block."""
 
 
-def plan_layout(signature: Signature, inputs: Mapping[str, InputTensor]) -> Layout:
-    """Check the inputs and lay out the block. Raises InvalidArgumentError."""
+_NOTHING: Mapping[str, int] = {}
+
+
+def plan_layout(
+    signature: Signature, inputs: Mapping[str, InputTensor], in_place: Mapping[str, int] = _NOTHING
+) -> Layout:
+    """Check the inputs and lay out the block, but for those that are `in_place`. Raises InvalidArgumentError."""
     check_names(signature, inputs)
     offset = 0
     placed = []
@@ -35,13 +42,14 @@ def plan_layout(signature: Signature, inputs: Mapping[str, InputTensor]) -> Layo
         if tensor.dtype != spec.dtype:
             check_convertible(spec.name, tensor.dtype, spec.dtype)
         placed.append(TensorRef(offset, shape))
-        offset += align(byte_size(spec.dtype, shape))
+        if spec.name not in in_place:
+            offset += align(byte_size(spec.dtype, shape))
     room = []
     for spec in signature.outputs:
         size = spec.nbytes if spec.is_static else 0
         room.append(OutputRef(offset, size))
         offset += align(size) if size else 0
-    return Layout(tuple(placed), tuple(room), offset)
+    return Layout(tuple(placed), tuple(room), offset, in_place)
 
 
 def check_names(signature: Signature, inputs: Mapping[str, InputTensor]) -> None:

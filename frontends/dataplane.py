@@ -21,8 +21,9 @@ import numpy as np
 from common.config import ModelConfig
 from common.errors import InternalError, InvalidArgumentError, UnavailableError
 from common.messages import OutputRef, Submit, TensorRef, VersionStatus
-from common.tensors import STORAGE
+from common.tensors import STORAGE, Signature
 from frontends.admission import Admission
+from frontends.body import Body
 from frontends.broker_client import Answer, BrokerClient, StaleVersionError
 from frontends.catalogue import CatalogueView
 from frontends.checks import Layout, plan_layout
@@ -37,7 +38,7 @@ from frontends.interface import (
     Selector,
     Served,
 )
-from frontends.memory import Block, Memory
+from frontends.memory import ARENA, Block, Memory
 
 _logger = logging.getLogger("frontends")
 
@@ -128,36 +129,53 @@ class Dataplane:
         return self._catalogue().choose(selector)
 
     async def predict(
-        self, selector: Selector, build: BuildInputs, deadline_ns: int, outputs: frozenset[str] = frozenset()
+        self,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+        body: Body | None = None,
     ) -> Prediction:
         """Infer; `outputs` names the wanted ones (empty: all). `deadline_ns` is CLOCK_MONOTONIC.
+
+        Inputs that lie in `body` are read there by the worker, if they can be. Its block is freed by this in any case.
 
         Raises ServingError. When the calling task is cancelled the block is freed as soon as nothing can write to it.
         """
         started = time.monotonic_ns()
-        self._admission.check(len(self._client.ledger))
-        for _ in range(_MAX_CHOICES):
-            served = self.choose(selector)
-            _check_outputs(served, outputs)
-            inputs = build(served)
-            for tensor in inputs.values():
-                if tensor.dtype == STRING:
-                    inputs = await self._images.decode(served.signature, inputs, deadline_ns)
-                    break
-            layout = plan_layout(served.signature, inputs)
-            block = self._memory.allocate(layout.size) or await self._memory.allocate_large(layout.size)
-            submit = self._fill(served, inputs, layout, block, deadline_ns)
-            del inputs
-            submitted = time.monotonic_ns()
-            try:
-                answer = await self._client.run(submit, block, deadline_ns)
-            except StaleVersionError as stale:
-                await self._client.wait_for_catalogue(stale.generation, deadline_ns)
-                continue
-            return self._answer(served, block, submit.outputs, answer, outputs, started, submitted)
-        raise UnavailableError(
-            f"Model {selector.model} changes its versions faster than the request can follow"
-        )
+        kept = body
+        try:
+            self._admission.check(len(self._client.ledger))
+            for _ in range(_MAX_CHOICES):
+                served = self.choose(selector)
+                _check_outputs(served, outputs)
+                inputs = build(served)
+                for tensor in inputs.values():
+                    if tensor.dtype == STRING:
+                        inputs = await self._images.decode(served.signature, inputs, deadline_ns)
+                        break
+                layout, block = self._room(served.signature, inputs, body)
+                if block is None:
+                    block = await self._memory.allocate_large(layout.size)
+                submit = self._fill(served, inputs, layout, block, body, deadline_ns)
+                del inputs
+                submitted = time.monotonic_ns()
+                lent, kept = (block, None) if body is None else (body.beside(block), None)
+                try:
+                    answer = await self._client.run(submit, lent, deadline_ns)
+                except StaleVersionError as stale:
+                    kept = body
+                    self._free_room(block, body)
+                    await self._client.wait_for_catalogue(stale.generation, deadline_ns)
+                    continue
+                kept = None if body is None or body.holds(block) else body
+                return self._answer(served, block, submit.outputs, answer, outputs, started, submitted)
+            raise UnavailableError(
+                f"Model {selector.model} changes its versions faster than the request can follow"
+            )
+        finally:
+            if kept is not None:
+                self._memory.free(kept.block)
 
     async def reconfigure(self, models: tuple[ModelConfig, ...] | None, deadline_ns: int) -> Reconfiguration:
         """Serve these models and no others; None: read the configuration file again. Raises ServingError."""
@@ -180,25 +198,49 @@ class Dataplane:
             raise UnavailableError("The server is starting and does not know its models yet")
         return catalogue
 
+    def _room(
+        self, signature: Signature, inputs: Mapping[str, InputTensor], body: Body | None
+    ) -> tuple[Layout, Block | None]:
+        """Where everything goes; no block: a segment of its own must be made for it. Raises InvalidArgumentError."""
+        in_place = _in_place(signature, inputs, body) if body is not None else None
+        if body is not None and in_place:
+            layout = plan_layout(signature, inputs, in_place)
+            size = layout.size
+            block = self._memory.allocate(size) if body.block.segment == ARENA else body.spare(size)
+            if block is not None:
+                return layout, block
+        layout = plan_layout(signature, inputs)
+        return layout, self._memory.allocate(layout.size)
+
+    def _free_room(self, block: Block, body: Body | None) -> None:
+        """The request's room is not used; the body stays."""
+        if body is None or not body.holds(block):
+            self._memory.free(block)
+
     def _fill(
         self,
         served: Served,
         inputs: Mapping[str, InputTensor],
         layout: Layout,
         block: Block,
+        body: Body | None,
         deadline_ns: int,
     ) -> Submit:
         """Write the inputs into the block; the message that submits it."""
         placed = []
         try:
             for spec, ref in zip(served.signature.inputs, layout.inputs, strict=True):
+                lying = layout.in_place.get(spec.name)
+                if lying is not None:
+                    placed.append(TensorRef(lying, ref.shape))
+                    continue
                 offset = block.offset + ref.offset
                 target = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
                 tensor = inputs[spec.name]
                 copy_into(tensor.array, tensor.dtype, target, spec.dtype)
                 placed.append(TensorRef(offset, ref.shape))
         except BaseException:
-            self._memory.free(block)
+            self._free_room(block, body)
             raise
         room = tuple(OutputRef(block.offset + ref.offset, ref.nbytes) for ref in layout.outputs)
         return Submit(
@@ -245,6 +287,18 @@ class Dataplane:
             prediction.release()
             raise InternalError(_MISFIT) from error
         return prediction
+
+
+def _in_place(signature: Signature, inputs: Mapping[str, InputTensor], body: Body) -> dict[str, int]:
+    """The inputs that need not be copied, and where they lie, in bytes from the segment's start."""
+    found = {}
+    for spec in signature.inputs:
+        tensor = inputs.get(spec.name)
+        if tensor is not None and tensor.dtype == spec.dtype:
+            offset = body.find(tensor.array)
+            if offset is not None:
+                found[spec.name] = offset
+    return found
 
 
 def _frame_bytes(answer: Answer) -> int:

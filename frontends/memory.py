@@ -29,6 +29,8 @@ class Block:
     offset: int
     size: int
     memory: Segment
+    beside: Block | None = None
+    """Another block, which is freed with this one."""
 
 
 class Memory:
@@ -78,12 +80,15 @@ class Memory:
         return Block(self._last_segment, 0, size, segment)
 
     def free(self, block: Block) -> None:
-        """Take a block back."""
+        """Take a block back, and what is lent beside it. A part of a large segment stands for all of it."""
+        if block.beside is not None:
+            self.free(block.beside)
         if block.segment == ARENA:
             self._allocator.free(block.offset)
             return
-        self._large_bytes -= block.size
-        self._unclosed.append(self._large.pop(block.segment))
+        segment = self._large.pop(block.segment)
+        self._large_bytes -= segment.size
+        self._unclosed.append(segment)
         self.collect()
 
     def collect(self) -> None:

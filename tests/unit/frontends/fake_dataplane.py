@@ -24,6 +24,7 @@ from common.errors import (
 from common.messages import VersionId, VersionStatus
 from common.states import VersionState
 from common.tensors import STORAGE, Signature, TensorSpec
+from frontends.body import Body
 from frontends.checks import plan_layout
 from frontends.conversion import copy_into
 from frontends.images import ImageDecoder
@@ -123,6 +124,8 @@ class FakeDataplane:
     """What every `reconfigure` was given."""
     predictions: list[FakePrediction] = field(default_factory=list)
     """Every answer that was given."""
+    bodies: list[Body] = field(default_factory=list)
+    """What the predicts were given that had one; freed by nobody here."""
     deadlines: list[int] = field(default_factory=list)
     """`deadline_ns` of every predict and reconfigure."""
     waiting: int = 0
@@ -156,10 +159,17 @@ class FakeDataplane:
         return Served(VersionId(selector.model, number), 1, version.signature)
 
     async def predict(
-        self, selector: Selector, build: BuildInputs, deadline_ns: int, outputs: frozenset[str] = frozenset()
+        self,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+        body: Body | None = None,
     ) -> FakePrediction:
         """See DataplaneInterface."""
         self.deadlines.append(deadline_ns)
+        if body is not None:
+            self.bodies.append(body)
         served = self.choose(selector)
         _check_outputs(served.signature, outputs)
         given = build(served)

@@ -7,6 +7,7 @@ import numpy as np
 
 from common.errors import Code, ResourceExhaustedError, ServingError
 from common.tensors import Heads, Signature, TensorSpec
+from frontends.body import Body
 from frontends.grpc.heads import CLASSIFY_METHOD, REGRESS_METHOD
 from frontends.grpc.tensorflow_protos import (
     classification_pb2,
@@ -56,7 +57,12 @@ class _Dataplane(FakeDataplane):
     """With a bound on memory, as the real one has it."""
 
     async def predict(
-        self, selector: Selector, build: BuildInputs, deadline_ns: int, outputs: frozenset[str] = frozenset()
+        self,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+        body: Body | None = None,
     ) -> FakePrediction:
         def bounded(served: Served) -> Mapping[str, InputTensor]:
             inputs = build(served)
@@ -64,7 +70,7 @@ class _Dataplane(FakeDataplane):
                 raise ResourceExhaustedError("memory")
             return inputs
 
-        return await super().predict(selector, bounded, deadline_ns, outputs)
+        return await super().predict(selector, bounded, deadline_ns, outputs, body)
 
 
 def _heads(given: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
