@@ -19,7 +19,7 @@ from frontends.grpc.calls import Reply, Stream, Table, Unary
 from frontends.grpc.errors import status_of
 from frontends.grpc.grpcio_server import GrpcioServer
 from frontends.grpc.listening import Listening
-from frontends.memory import Block
+from frontends.memory import Block, Memory
 
 _MAX_INT = 2**31 - 1
 """grpcio's options are 32-bit integers."""
@@ -32,8 +32,13 @@ _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grp
 class GrpcioTransport:
     """A server on one port. Several processes may listen on the same one (SO_REUSEPORT)."""
 
-    def __init__(self, table: Table, listening: Listening, message_bytes: int) -> None:
-        """Longer requests than `message_bytes` are refused, answers have no bound."""
+    def __init__(
+        self, table: Table, listening: Listening, message_bytes: int, memory: Memory | None = None
+    ) -> None:
+        """Longer requests than `message_bytes` are refused, answers have no bound.
+
+        grpcio receives messages into memory of its own: `memory`, in which another transport may, is not used.
+        """
         self._listening = listening
         self._table = table
         self._options = (

@@ -77,6 +77,28 @@ def walk(message: memoryview) -> Form | None:
         return None
 
 
+_ENTRY, _VALUE = 0x12, 0x12
+
+
+def elements_offset(beginning: memoryview) -> int:
+    """Where the elements of the first tensor begin, given a message's first bytes; 0 where these do not tell."""
+    try:
+        entry = _find(beginning, 0, (_ENTRY,))
+        return _find(beginning, _find(beginning, entry, (_VALUE,)), tuple(_PACKED))
+    except (_UnusualError, IndexError):
+        return 0
+
+
+def _find(data: memoryview, at: int, tags: tuple[int, ...]) -> int:
+    """Where the first field of one of these tags begins, behind its length. What is in front of it is skipped."""
+    while data[at] not in tags:
+        if data[at] == 0x08:  # a TensorProto's dtype, the one field here that has no length
+            at += 2
+            continue
+        _, at = _field(data, at + 1)
+    return _field(data, at + 1)[0]
+
+
 # Each of these reads the fields from `at` up to `end`. One that goes beyond `end` is found when the loop ends: what
 # was read of it until then is of bytes that are there, or an IndexError, and is thrown away.
 

@@ -23,6 +23,7 @@ from common.process import die_with_parent, spare_heap
 from frontends.grpc.calls import Table
 from frontends.grpc.listening import Listening, Tls
 from frontends.grpc.methods import make_health, method_table
+from frontends.memory import Memory
 from frontends.runtime import FrontendRuntime
 
 DRAIN_S = 2.0
@@ -38,7 +39,9 @@ _TRANSPORTS = {
 
 
 class Transport(Protocol):
-    """Serves a table of methods; made of it, of where it listens, and of the bytes of the longest message."""
+    """Serves a table of methods; made of it, of where it listens, and of the bytes of the longest message,
+    and of the memory in which it may receive.
+    """
 
     async def start(self) -> int:
         """Listen and serve; the port. Raises OSError."""
@@ -62,7 +65,7 @@ async def serve(config: ServerConfig, index: int) -> int:
     runtime = await FrontendRuntime.start(config, kind="grpc", name_hint=f"grpc-{index}")
     health = make_health(runtime.dataplane)
     table = method_table(runtime.dataplane, health, config.request_timeout_s)
-    transport = make_transport(config, index, table)
+    transport = make_transport(config, index, table, runtime.memory)
     try:
         await transport.start()
         spare_heap()
@@ -77,7 +80,7 @@ async def serve(config: ServerConfig, index: int) -> int:
     return int(ended_by_itself)
 
 
-def make_transport(config: ServerConfig, index: int, table: Table) -> Transport:
+def make_transport(config: ServerConfig, index: int, table: Table, memory: Memory | None = None) -> Transport:
     """The one that is configured. The first process alone has the unix socket: a path can be bound only once."""
     tls = None
     if config.grpc_tls_certificate:
@@ -87,7 +90,7 @@ def make_transport(config: ServerConfig, index: int, table: Table) -> Transport:
     # The other one, and what it needs, is not even imported.
     module, name = _TRANSPORTS[config.grpc_transport]
     make: Callable[..., Transport] = getattr(importlib.import_module(module), name)
-    return make(table, listening, config.message_bytes)
+    return make(table, listening, config.message_bytes, memory)
 
 
 async def _first_of(stop: asyncio.Event, transport: Transport) -> bool:

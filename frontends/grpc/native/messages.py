@@ -22,9 +22,9 @@ _BYTES = np.dtype(np.uint8)
 
 
 class Room(Protocol):
-    """Where large messages are received."""
+    """Where large messages are received: frontends.memory.Memory."""
 
-    def allocate(self, size: int) -> Block | None:
+    def receive(self, size: int) -> Block | None:
         """A block, or None when there is no room for it now."""
         ...
 
@@ -163,7 +163,7 @@ class MessageReader:
         self._budget.take(length)
         self.counted, self._compressed, self._filled = length, bool(flag), 0
         if length >= IN_PLACE_BYTES and not flag and self._room is not None:
-            self.block = self._room.allocate(length + _ALIGNMENT)
+            self.block = self._room.receive(length + _ALIGNMENT)
         if self.block is None:
             self._target = memoryview(bytearray(length))
             return
