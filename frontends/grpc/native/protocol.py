@@ -538,6 +538,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
     def sweep(self, now: int) -> None:
         """Called a few times a second: end what has taken too long."""
         patience, connection = self._shared.patience, self._connection
+        connection.sender.now = now
         stall = int(patience.stall_s * 1e9)
         for stream in list(connection.streams.values()):
             if stream.call is not None:
