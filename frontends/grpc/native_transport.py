@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import ssl
 import time
-from pathlib import Path
 
+from frontends import unix_socket
 from frontends.grpc.calls import Table
 from frontends.grpc.http2.limits import Limits
-from frontends.grpc.listening import Listening, Tls
+from frontends.grpc.listening import Listening
 from frontends.grpc.native.messages import Budget, Room
 from frontends.grpc.native.protocol import GrpcProtocol, Patience, Shared
 
@@ -50,10 +49,10 @@ class NativeTransport:
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> int:
-        """Listen and serve; the port. Raises OSError when port or socket cannot be had."""
+        """Listen and serve; the port. Raises OSError when port or socket cannot be had, or TLS's files not be used."""
         loop = asyncio.get_running_loop()
         where = self._listening
-        context = None if where.tls is None else _context(where.tls)
+        context = None if where.tls is None else where.tls.context()
         try:
             server = await loop.create_server(
                 self._connect, where.host, where.port, reuse_port=True, backlog=_BACKLOG, ssl=context
@@ -62,8 +61,10 @@ class NativeTransport:
             raise OSError(f"cannot listen on {where.host}:{where.port}: {error.strerror or error}") from error
         self._servers.append(server)
         if where.socket:
-            _remove(where.socket)
-            self._servers.append(await loop.create_unix_server(self._connect, where.socket, backlog=_BACKLOG))
+            listener = unix_socket.bind(where.socket)
+            self._servers.append(
+                await loop.create_unix_server(self._connect, sock=listener, backlog=_BACKLOG)
+            )
         port: int = server.sockets[0].getsockname()[1]
         return port
 
@@ -76,7 +77,7 @@ class NativeTransport:
         for server in self._servers:
             server.close()
         if self._listening.socket:
-            _remove(self._listening.socket)
+            unix_socket.clear(self._listening.socket)
         for protocol in list(self._shared.connections):
             protocol.drain()
         await self._quieted(grace_s)
@@ -110,20 +111,3 @@ class NativeTransport:
         if self._shared.connections:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._quiet.wait(), timeout_s)
-
-
-def _remove(socket: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        Path(socket).unlink()
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    """Raises OSError or ssl.SSLError for files that cannot be used."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.certificate, tls.key)
-    context.set_alpn_protocols(["h2"])
-    if tls.client_authority:
-        context.load_verify_locations(tls.client_authority)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context

@@ -54,8 +54,10 @@ def understand(headers: Headers) -> Head:
     pseudo, fields = _split(headers)
     values = dict(fields)
     length = values.get(b"content-length")
-    if length is not None and not length.isdigit():
-        raise ValueError("content-length is no number")
+    if length is not None and (
+        not length.isdigit() or fields.count((b"content-length", length)) != _lengths(fields)
+    ):
+        raise ValueError("content-length is no number, or several")
     path = pseudo[b":path"]
     try:
         return Head(
@@ -92,6 +94,10 @@ def _split(headers: Headers) -> tuple[dict[bytes, bytes], list[tuple[bytes, byte
     if not pseudo.get(b":path") or b":method" not in pseudo or b":scheme" not in pseudo:
         raise ValueError("pseudo-headers are missing")
     return pseudo, fields
+
+
+def _lengths(fields: list[tuple[bytes, bytes]]) -> int:
+    return sum(name == b"content-length" for name, _ in fields)
 
 
 def _refusal(pseudo: dict[bytes, bytes], values: dict[bytes, bytes]) -> bytes | None:

@@ -5,6 +5,7 @@ there is room, so that a tensor in it needs no further copy; else into memory of
 against one budget of the process.
 """
 
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -16,6 +17,13 @@ from frontends.memory import Block
 
 IN_PLACE_BYTES = 65_536
 """Messages from this length on are received into shared memory."""
+
+MOST_WAITING = 1024
+"""Messages of one call that its handler has not taken. An empty one has five bytes on the wire and many more here."""
+TOO_MANY = f"The call has sent more than {MOST_WAITING} messages that were not taken yet"
+
+_GZIP_BYTES = 18
+"""Of its header and trailer; there is none shorter."""
 
 _ALIGNMENT = 64
 _BYTES = np.dtype(np.uint8)
@@ -116,6 +124,15 @@ class MessageReader:
     def read(self, piece: memoryview) -> list[Message]:
         """The messages that `piece` completes. Raises InvalidArgumentError, ResourceExhaustedError."""
         found: list[Message] = []
+        try:
+            self._read(piece, found)
+        except ServingError:
+            for message in found:
+                self._discard(message)
+            raise
+        return found
+
+    def _read(self, piece: memoryview, found: list[Message]) -> None:
         position, end = 0, len(piece)
         while position < end:
             if self._target is None:
@@ -124,18 +141,14 @@ class MessageReader:
                 position += wanted
                 if len(self._prefix) < PREFIX.size:
                     break
-                try:
-                    self._begin(piece[position:])
-                except ServingError:
-                    for message in found:
-                        self._budget.give_back(message.counted)
-                    raise
+                self._begin(piece[position:])
             size = self._take(piece[position:])
             position += size
             complete = self.filled(size)
             if complete is not None:
                 found.append(complete)
-        return found
+                if len(found) > MOST_WAITING:
+                    raise ResourceExhaustedError(TOO_MANY)
 
     def _take(self, piece: memoryview) -> int:
         """Copy what belongs to the message that has begun; how much."""
@@ -143,6 +156,11 @@ class MessageReader:
         size = min(len(self._target) - self._filled, len(piece))
         self._target[self._filled : self._filled + size] = piece[:size]
         return size
+
+    def _discard(self, message: Message) -> None:
+        self._budget.give_back(message.counted)
+        if message.block is not None and self._room is not None:
+            self._room.free(message.block)
 
     def drop(self) -> None:
         """Give back what the message that has begun has taken."""
@@ -177,3 +195,29 @@ class MessageReader:
         message = Message(self._target, self._compressed, self.block, self.counted)
         self._target, self.block, self.counted = None, None, 0
         return message
+
+
+def unpacked_size(packed: memoryview, limit: int) -> int:
+    """How long gzip's content says to be when unpacked (RFC 1952, section 2.3.1). Raises InvalidArgumentError,
+    ResourceExhaustedError past `limit` bytes.
+    """
+    if len(packed) < _GZIP_BYTES:
+        raise InvalidArgumentError("A compressed message is too short to be gzip")
+    size = int.from_bytes(packed[-4:], "little")
+    if size > limit:
+        raise ResourceExhaustedError(f"Received message larger than max ({size} when unpacked vs. {limit})")
+    return size
+
+
+def unpack(packed: memoryview, size: int) -> memoryview:
+    """What gzip has packed, in no more memory than it says to need. Raises InvalidArgumentError."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = unpacker.decompress(packed, size + 1)
+    except zlib.error as error:
+        raise InvalidArgumentError(f"A compressed message cannot be unpacked: {error}") from error
+    if not unpacker.eof or unpacker.unused_data:
+        raise InvalidArgumentError(
+            "A compressed message is cut off, followed by more, or longer than it says"
+        )
+    return memoryview(unpacked)

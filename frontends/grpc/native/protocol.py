@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -36,7 +35,17 @@ from frontends.grpc.http2.streams import Stream
 from frontends.grpc.native import replies
 from frontends.grpc.native.calls import NativeCall
 from frontends.grpc.native.head import UNIMPLEMENTED, Head, understand
-from frontends.grpc.native.messages import IN_PLACE_BYTES, Budget, Message, MessageReader, Room
+from frontends.grpc.native.messages import (
+    IN_PLACE_BYTES,
+    MOST_WAITING,
+    TOO_MANY,
+    Budget,
+    Message,
+    MessageReader,
+    Room,
+    unpack,
+    unpacked_size,
+)
 
 JOINED_BYTES = 32_768
 """Output up to this length is joined before it is written; longer output is written in its parts."""
@@ -200,6 +209,9 @@ class GrpcProtocol(asyncio.BufferedProtocol):
             refusal = replies.refusal(UNIMPLEMENTED, "Method not found!")
             self._connection.finish(stream, replies.end_with(stream.id, refusal))
             return
+        if ended and request.content_length:
+            self._connection.abort(stream, ErrorCode.PROTOCOL_ERROR)
+            return
         stream.content_left = request.content_length
         call = stream.call = NativeCall(self, stream, request, method, time.monotonic_ns())
         self._last_call = call.began
@@ -297,6 +309,9 @@ class GrpcProtocol(asyncio.BufferedProtocol):
             return
         call.held += size
         self._give_back(call)
+        if len(call.inbox) > MOST_WAITING:
+            self._refuse(call, ResourceExhaustedError(TOO_MANY))
+            return
         call.wake()
 
     def _give_back(self, call: NativeCall) -> None:
@@ -330,7 +345,9 @@ class GrpcProtocol(asyncio.BufferedProtocol):
     def taken(self, call: NativeCall, message: Message) -> None:
         """A streaming handler has taken a message."""
         self._give_back(call)
-        self._shared.budget.give_back(message.counted)
+        # With what the message before it was unpacked to.
+        self._shared.budget.give_back(message.counted + call.counted)
+        call.counted = 0
         self._flush_soon()
 
     async def unpacked(self, call: NativeCall, message: Message) -> memoryview:
@@ -341,10 +358,12 @@ class GrpcProtocol(asyncio.BufferedProtocol):
             raise InvalidArgumentError(
                 "A message is marked as compressed, and grpc-encoding names no compression"
             )
-        limit = self._shared.message_bytes
+        size = unpacked_size(message.view, self._shared.message_bytes)
+        self._shared.budget.take(size)
+        call.counted += size
         if len(message.view) < UNPACK_ASIDE_BYTES:
-            return _unpack(message.view, limit)
-        return await self._loop.run_in_executor(None, _unpack, message.view, limit)
+            return unpack(message.view, size)
+        return await self._loop.run_in_executor(None, unpack, message.view, size)
 
     # ---- handlers
 
@@ -515,9 +534,10 @@ class GrpcProtocol(asyncio.BufferedProtocol):
             if not self._paused_since:
                 self._release()
                 connection.sender.written()
-        if self._lost:
+        if self._lost or not self._paused_since:
+            # Also of calls that were given up, after which nothing is written.
             self._release()
-        elif not self._paused_since and (connection.closed or (connection.ending and not connection.streams)):
+        if not self._lost and not self._paused_since and (connection.closed or (connection.ending and not connection.streams)):
             self._transport.close()
 
     def _write(self, output: list[Buffer]) -> None:
@@ -592,17 +612,3 @@ def _size(buffers: Sequence[Buffer]) -> int:
     if size > _MAX_REPLY:
         raise ResourceExhaustedError(f"An answer of {size} bytes is longer than gRPC's messages can be")
     return size
-
-
-def _unpack(packed: memoryview, limit: int) -> memoryview:
-    """What gzip has packed. Raises InvalidArgumentError, ResourceExhaustedError past `limit` bytes."""
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        unpacked = unpacker.decompress(packed, limit + 1)
-    except zlib.error as error:
-        raise InvalidArgumentError(f"A compressed message cannot be unpacked: {error}") from error
-    if len(unpacked) > limit:
-        raise ResourceExhaustedError(f"Received message larger than max (more than {limit} when unpacked)")
-    if not unpacker.eof or unpacker.unused_data:
-        raise InvalidArgumentError("A compressed message is cut off or followed by more")
-    return memoryview(unpacked)
