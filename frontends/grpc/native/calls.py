@@ -1,11 +1,9 @@
 """One call on a native connection: its head, its messages, its handler's task, what its answer holds."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from frontends.grpc.calls import Stream as StreamMethod
 from frontends.grpc.calls import Unary
@@ -14,8 +12,17 @@ from frontends.grpc.native.head import Head
 from frontends.grpc.native.messages import Message, MessageReader
 from frontends.memory import Block
 
-if TYPE_CHECKING:
-    from frontends.grpc.native.protocol import GrpcProtocol
+
+class Owner(Protocol):
+    """The connection, as its calls know it."""
+
+    def taken(self, call: "NativeCall", message: Message) -> None:
+        """A streaming handler has taken a message."""
+        ...
+
+    async def unpacked(self, call: "NativeCall", message: Message) -> memoryview:
+        """The message as its sender wrote it. Raises InvalidArgumentError, ResourceExhaustedError."""
+        ...
 
 
 class NativeCall:
@@ -23,7 +30,7 @@ class NativeCall:
 
     __slots__ = (
         "_head",
-        "_protocol",
+        "_owner",
         "answered",
         "began",
         "block",
@@ -45,9 +52,9 @@ class NativeCall:
     )
 
     def __init__(
-        self, protocol: GrpcProtocol, stream: Stream, head: Head, method: Unary | StreamMethod, now: int
+        self, owner: Owner, stream: Stream, head: Head, method: Unary | StreamMethod, now: int
     ) -> None:
-        self._protocol = protocol
+        self._owner = owner
         self._head = head
         self.stream = stream
         self.method = method
@@ -106,8 +113,8 @@ class NativeCall:
                     return
                 await self.wait()
             message = self.inbox.popleft()
-            self._protocol.taken(self, message)
-            yield await self._protocol.unpacked(self, message)
+            self._owner.taken(self, message)
+            yield await self._owner.unpacked(self, message)
 
     async def wait(self) -> None:
         """Until `wake`."""
