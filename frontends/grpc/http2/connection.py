@@ -131,7 +131,8 @@ class Connection(Generic[Request]):
             self._partial += view[used:]
         if not self._partial and not self._block_of:
             self.unfinished_since = 0
-        elif not self.unfinished_since:
+        elif not self.unfinished_since or (used and not self._block_of):
+            # A busy client's bytes may come so that there is always the beginning of a frame, each time another's.
             self.unfinished_since = now
 
     def room(self) -> tuple[Stream, int] | None:

@@ -183,7 +183,8 @@ class MessageReader:
         if length >= IN_PLACE_BYTES and not flag and self._room is not None:
             self.block = self._room.receive(length + _ALIGNMENT)
         if self.block is None:
-            self._target = memoryview(bytearray(length))
+            # Not cleared: what is only said, and does not come, costs no memory.
+            self._target = np.empty(length, _BYTES).data
             return
         # So that what is looked for lies at a multiple of 64 bytes: there it can be inferred where it is.
         aligned = self._locate(first) if self._locate is not None else 0

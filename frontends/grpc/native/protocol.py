@@ -151,12 +151,16 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         self._shared.ended()
 
     def pause_writing(self) -> None:
-        """The socket does not take more now."""
+        """The socket does not take more now. Nothing is read meanwhile: requests that are read add to the output."""
         self._paused_since = time.monotonic_ns()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """All that was given to it is written."""
         self._paused_since = 0
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
         self._connection.sender.now = time.monotonic_ns()
         self._flush()
         for stream in list(self._connection.streams.values()):
@@ -537,7 +541,8 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         if self._lost or not self._paused_since:
             # Also of calls that were given up, after which nothing is written.
             self._release()
-        if not self._lost and not self._paused_since and (connection.closed or (connection.ending and not connection.streams)):
+        ended = connection.closed or (connection.ending and not connection.streams)
+        if ended and not self._lost and not self._paused_since:
             self._transport.close()
 
     def _write(self, output: list[Buffer]) -> None:
