@@ -112,7 +112,7 @@ class Sender:
         turns = [stream for stream in self._waiting.values() if stream.send_window > 0]
         while turns and self.window > 0 and self._burst > 0:
             stream = turns.pop(0)
-            size = min(stream.send_window, self.window, self.max_frame, stream.queued_bytes)
+            size = min(stream.send_window, self.window, self.max_frame, stream.queued_bytes, BURST)
             self._put_data(stream, size)
             if not stream.queued_bytes:
                 del self._waiting[stream.id]

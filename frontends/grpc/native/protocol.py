@@ -162,6 +162,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         if not self._transport.is_closing():
             self._transport.resume_reading()
         self._connection.sender.now = time.monotonic_ns()
+        self._connection.sender.written()
         self._flush()
         for stream in list(self._connection.streams.values()):
             self.drained(stream)
