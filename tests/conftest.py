@@ -18,6 +18,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--flip-seconds", type=float, default=8.0, help="how long versions come and go under load [s]"
     )
     parser.addoption(
+        "--largest-messages",
+        action="store_true",
+        help="send messages of 1 GiB, for which some GB of memory are wanted",
+    )
+    parser.addoption(
         "--grpc-transport", choices=TRANSPORTS, default="", help="by which whole servers speak gRPC"
     )
 

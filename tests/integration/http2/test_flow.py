@@ -293,6 +293,17 @@ def test_an_answer_is_released_once_however_its_call_ends(connect: Connect, serv
     until(lambda: server.methods.lent == 0, "what was cut off is released")
 
 
+def test_an_answer_goes_on_after_the_socket_was_full(connect: Connect, server: TableServer) -> None:
+    """Far longer than the buffers between, in frames as long as there are, to a client that reads late."""
+    peer = connect((INITIAL_WINDOW, 2**31 - 1), (MAX_FRAME, 2**24 - 1), receive_bytes=4096)
+    peer.send(frame(WINDOW_UPDATE, 0, 0, word(2**31 - 1 - 65_535)))
+    _ask_big(peer, 1, 32_000_000)
+    until(lambda: server.methods.lent == 1, "it is being answered")
+    _ask_big(peer, 3, 1000)
+    assert len(peer.answer(1).data) == 5 + 32_000_000
+    assert peer.answer(3).messages == [_counting(1000)]
+
+
 # ---- the server's windows
 
 
