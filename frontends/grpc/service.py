@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     config = load(options.run_dir)
     log = Logging(config.log_level, Path(config.log_path) if config.log_path else None)
-    for chatty in ("asyncio", "grpc"):
+    for chatty in ("asyncio", "grpc", "hpack"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         return uvloop.run(serve(config, options.index))

@@ -111,6 +111,8 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         self._transport: Any = None
         self._paused_since = 0
         """When the socket stopped taking bytes; 0 while it takes them."""
+        self._deaf = False
+        """Whether nothing is read, because requests that are read would add to what waits to be written."""
         self._in_place: NativeCall | None = None
         """The call whose message is being received in place."""
         self._placed: list[Message] | None = None
@@ -137,8 +139,9 @@ class GrpcProtocol(asyncio.BufferedProtocol):
             transport.abort()
             return
         shared.connections.add(self)
-        # Whatever the socket does not take at once pauses us: only then is it known what has been written.
-        transport.set_write_buffer_limits(high=0)
+        # Whatever the socket does not take at once pauses us: only then is it known what has been written. An encrypted
+        # transport, which copies what it is given, pauses from `high` bytes on: at 0 it would with nothing left.
+        transport.set_write_buffer_limits(high=0 if encrypted is None else 1)
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -151,16 +154,15 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         self._shared.ended()
 
     def pause_writing(self) -> None:
-        """The socket does not take more now. Nothing is read meanwhile: requests that are read add to the output."""
+        """The socket does not take more now."""
         self._paused_since = time.monotonic_ns()
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """All that was given to it is written."""
         self._paused_since = 0
-        if not self._transport.is_closing():
+        if self._deaf and not self._transport.is_closing():
             self._transport.resume_reading()
+        self._deaf = False
         self._connection.sender.now = time.monotonic_ns()
         self._connection.sender.written()
         self._flush()
@@ -192,6 +194,9 @@ class GrpcProtocol(asyncio.BufferedProtocol):
             self._connection.receive(self._shared.staging[:size], now)
         self._receiving = False
         self._flush()
+        if self._paused_since and not self._deaf and not self._transport.is_closing():
+            self._deaf = True
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         """The client sends no more, and so reads no more either."""
