@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import models
 from tests.support.certificates import Authority
-from tests.support.clients import GrpcClient
+from tests.support.clients import GrpcClient, predict_request
 from tests.support.server import HOST, TRANSPORTS, Server, run_command
 from tests.support.waiting import until
 
@@ -145,6 +145,17 @@ def test_clients_that_must_show_a_certificate(tmp_path: Path, echo: Path, transp
         for stranger in (None, server_authority):
             with GrpcClient(server.grpc_port, credentials(stranger)) as client:
                 assert client.refusal(_X, timeout_s=2)[0] is grpc.StatusCode.UNAVAILABLE
+
+
+def test_what_clients_send_is_never_logged(tmp_path: Path, echo: Path, transport: str) -> None:
+    debug = {"LOG_LEVEL": "DEBUG"}
+    with Server(tmp_path, echo, grpc_transport=transport, rest=False, environment=debug) as server:
+        with GrpcClient(server.grpc_port) as client:
+            metadata = (("authorization", "Bearer sesame"),)
+            client.stub.Predict(predict_request(_X), timeout=20, metadata=metadata)
+        assert "sesame" not in server.log()
+        assert "authorization" not in server.log()
+        assert " - DEBUG - " in server.log()
 
 
 def test_what_is_wrong_with_files_and_paths_is_said_in_one_line(tmp_path: Path, echo: Path) -> None:

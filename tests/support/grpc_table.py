@@ -13,7 +13,7 @@ import uvloop
 
 from common.errors import NotFoundError
 from frontends.grpc.calls import Call, Reply, Stream, Table, Unary
-from frontends.grpc.listening import Listening
+from frontends.grpc.listening import Listening, Tls
 from tests.support.server import HOST
 
 MESSAGE_BYTES = 1 << 20
@@ -125,13 +125,21 @@ class Methods:
 class TableServer:
     """Runs it; `make` is given to the transport beside what all of them take."""
 
-    def __init__(self, transport: str = "native", message_bytes: int = MESSAGE_BYTES, **make: Any) -> None:
+    def __init__(
+        self,
+        transport: str = "native",
+        message_bytes: int = MESSAGE_BYTES,
+        tls: Tls | None = None,
+        run: Callable[[Any], object] = uvloop.run,
+        **make: Any,
+    ) -> None:
         self._make = (transport, message_bytes, make)
+        self._tls = tls
         self.port = 0
         self.methods: Methods
         self.transport: Any
         self._ready: Future[None] = Future()
-        self._thread = threading.Thread(target=uvloop.run, args=(self._serve(),), daemon=True)
+        self._thread = threading.Thread(target=run, args=(self._serve(),), daemon=True)
         self._thread.start()
         self._ready.result(TIMEOUT_S)
 
@@ -143,7 +151,9 @@ class TableServer:
             self.methods = Methods()
             module = importlib.import_module(f"frontends.grpc.{name}_transport")
             transport = getattr(module, f"{name.capitalize()}Transport")
-            self.transport = transport(self.methods.table(), Listening(HOST, 0), message_bytes, **make)
+            self.transport = transport(
+                self.methods.table(), Listening(HOST, 0, "", self._tls), message_bytes, **make
+            )
             self.port = await self.transport.start()
         except BaseException as error:
             self._ready.set_exception(error)

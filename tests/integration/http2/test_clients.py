@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ import h2.connection
 import h2.events
 import numpy as np
 import pytest
+import uvloop
 
+from frontends.grpc.listening import Tls
+from tests.support.certificates import Authority
 from tests.support.grpc_table import TIMEOUT_S, TableServer
 from tests.support.http2_peer import Connect, Peer, message, request_headers
 from tests.support.server import HOST, TRANSPORTS
@@ -215,6 +218,25 @@ def test_calls_that_begin_while_the_server_stops_are_answered_or_untouched() -> 
     for thread in threads:
         thread.join(TIMEOUT_S)
     assert codes == {grpc.StatusCode.UNAVAILABLE}
+    server.close()
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
+def test_an_encrypted_connection_carries_as_much(
+    tmp_path: Path, name: str, run: Callable[[Any], object]
+) -> None:
+    """asyncio's own loop encrypts by other code than uvloop, which is what servers run on."""
+    if name == "grpcio" and run is not uvloop.run:
+        pytest.skip("grpcio does not encrypt by the loop")
+    authority = Authority(tmp_path)
+    server = TableServer(name, 1 << 30, Tls(*map(str, authority.sign("server"))), run)
+    credentials = grpc.ssl_channel_credentials(authority.path.read_bytes())
+    with grpc.secure_channel(f"{HOST}:{server.port}", credentials, _OPTIONS) as channel:
+        for size in (8, 100_000, 20 * _MB):
+            _carries(channel, size)
+        calls = [_unary(channel, "Big").future(b"300000", timeout=TIMEOUT_S) for _ in range(30)]
+        assert [len(call.result()) for call in calls] == [300_000] * 30
     server.close()
 
 
