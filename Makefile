@@ -46,16 +46,19 @@ run: install ## serve the demo model, gRPC on GRPC_PORT (9000), REST on REST_POR
 test: lint ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
 	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(ARGS)
 
-test-deep: dev ## the slow suites: many more simulated failures, a minute of changing versions
+test-deep: dev ## the slow suites: simulated failures, changing versions, bytes of any kind, messages of 1 GiB
 	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/unit/broker/test_simulated_failures.py $(ARGS)
 	@$(BIN)/python -m pytest --flip-seconds=60 tests/integration/test_repositories.py -k flip $(ARGS)
+	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/unit/frontends/grpc/http2/test_any_bytes.py $(ARGS)
+	@$(BIN)/python -m pytest --largest-messages tests/integration/http2/test_clients.py -k largest $(ARGS)
 
 test-api: dev ## the REST API against its own document, many more requests
 	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/integration/test_rest_schema.py $(ARGS)
 
-fuzz: dev ## the gRPC methods and our reader of requests under atheris, a minute each (ARGS go to libFuzzer)
+fuzz: dev ## gRPC's methods, our reader of requests and HTTP/2 under atheris, a minute each (ARGS go to libFuzzer)
 	@$(BIN)/python -m tests.fuzz.grpc_messages -max_total_time=60 $(ARGS)
 	@$(BIN)/python -m tests.fuzz.predict_requests -max_total_time=60 $(ARGS)
+	@$(BIN)/python -m tests.fuzz.http2_connection -max_total_time=60 $(ARGS)
 
 lint: dev ## lint, format check, types, import rules
 	$(BIN)/ruff check .

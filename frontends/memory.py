@@ -77,6 +77,15 @@ class Memory:
             return False
         return True
 
+    def receive(self, size: int) -> Block | None:
+        """A block of the arena for a message that is about to come; None when half of the arena is lent.
+
+        The other half is for what requests need then: a client that sends slowly must not keep it from others.
+        """
+        if self._allocator.used + size > self._allocator.size // 2:
+            return None
+        return self.allocate(size)
+
     async def allocate_large(self, size: int) -> Block:
         """A segment for this request alone, made off the loop. Raises ResourceExhaustedError, naming the bound."""
         size = align(size)

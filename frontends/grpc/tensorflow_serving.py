@@ -12,7 +12,7 @@ from frontends.grpc.calls import Buffer, Call, Reply, Table, Unary
 from frontends.grpc.heads import HeadMethods
 from frontends.grpc.model_management import MAX_CONFIG_BYTES, read_models
 from frontends.grpc.predict_reader import PredictReader
-from frontends.grpc.predict_wire import Form
+from frontends.grpc.predict_wire import Form, elements_offset
 from frontends.grpc.requests import (
     SIGNATURE,
     check_signature_name,
@@ -55,7 +55,7 @@ class TensorFlowServing:
     def methods(self) -> Table:
         """Every method of both services by its path."""
         return {
-            f"/{PREDICTION_SERVICE}/Predict": Unary(self.predict),
+            f"/{PREDICTION_SERVICE}/Predict": Unary(self.predict, elements_offset),
             f"/{PREDICTION_SERVICE}/Classify": Unary(self._heads.classify),
             f"/{PREDICTION_SERVICE}/Regress": Unary(self._heads.regress),
             f"/{PREDICTION_SERVICE}/MultiInference": Unary(self._heads.multi_inference),
