@@ -20,8 +20,9 @@ import numpy as np
 
 from common.config import ModelConfig
 from common.errors import InternalError, InvalidArgumentError, UnavailableError
-from common.messages import OutputRef, Submit, TensorRef, VersionStatus
-from common.tensors import STORAGE
+from common.messages import OutputRef, OutputResult, Submit, TensorRef, VersionStatus
+from common.strings import BadStringsError, decode, encode_into, encoded_size
+from common.tensors import STORAGE, STRING
 from frontends.admission import Admission
 from frontends.broker_client import Answer, BrokerClient, StaleVersionError
 from frontends.catalogue import CatalogueView
@@ -29,7 +30,6 @@ from frontends.checks import Layout, plan_layout
 from frontends.conversion import copy_into
 from frontends.images import ImageDecoder
 from frontends.interface import (
-    STRING,
     BuildInputs,
     InputTensor,
     OutputTensor,
@@ -193,9 +193,12 @@ class Dataplane:
         try:
             for spec, ref in zip(served.signature.inputs, layout.inputs, strict=True):
                 offset = block.offset + ref.offset
-                target = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
                 tensor = inputs[spec.name]
-                copy_into(tensor.array, tensor.dtype, target, spec.dtype)
+                if spec.dtype == STRING:
+                    _write_strings(tensor.array, block, offset)
+                else:
+                    target = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
+                    copy_into(tensor.array, tensor.dtype, target, spec.dtype)
                 placed.append(TensorRef(offset, ref.shape))
         except BaseException:
             self._memory.free(block)
@@ -235,16 +238,32 @@ class Dataplane:
             for spec, ref, result in zip(specs, room, answer.outputs, strict=True):
                 if wanted and spec.name not in wanted:
                     continue
+                if spec.dtype == STRING:
+                    array = _read_strings(answer, result)
+                    prediction.outputs[spec.name] = OutputTensor(STRING, array)
+                    continue
                 storage = STORAGE[spec.dtype]
                 if result.frame > 0:
                     array = np.frombuffer(answer.frames[result.frame - 1], storage).reshape(result.shape)
                 else:
                     array = block.memory.view(ref.offset, result.shape, storage)
                 prediction.outputs[spec.name] = OutputTensor(spec.dtype, array)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, BadStringsError) as error:
             prediction.release()
             raise InternalError(_MISFIT) from error
         return prediction
+
+
+def _write_strings(strings: np.ndarray, block: Block, offset: int) -> None:
+    size = encoded_size(strings)
+    encode_into(strings, block.memory.view(offset, (size,), STORAGE["uint8"]).data)
+
+
+def _read_strings(answer: Answer, result: OutputResult) -> np.ndarray:
+    """An output of strings, as objects. Raises BadStringsError."""
+    if result.frame < 1:
+        raise BadStringsError("no frame came with an output of strings")
+    return decode(memoryview(answer.frames[result.frame - 1]), result.shape).to_array()
 
 
 def _frame_bytes(answer: Answer) -> int:

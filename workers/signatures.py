@@ -1,12 +1,12 @@
 """What a model takes and gives, and by which names, before and after it is compiled."""
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
 import workers.openvino_api as ov
-from common.tensors import DYNAMIC, Heads, Signature, TensorSpec
+from common.tensors import DYNAMIC, STRING, Heads, Signature, TensorSpec
 from workers.engine import LoadError
 from workers.mapping import Aliases, rename
 from workers.ports import Port, Shape, Shapes
@@ -25,11 +25,19 @@ _DTYPES = {
     "bf16": "bfloat16",
     "f32": "float32",
     "f64": "float64",
+    "string": STRING,
 }
 Ports: TypeAlias = tuple[Port, ...]
 
 _LOOPS = {"If", "Loop", "TensorIterator"}
 """Operations whose running time depends on data."""
+
+_ON_STRINGS = {
+    *("Parameter", "Constant", "Result", "StringTensorPack", "StringTensorUnpack"),
+    *("ShapeOf", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Gather"),
+}
+"""OpenVINO's own operations that were seen to do right by strings on the CPU. Others copy them byte by byte, pointers
+and all, and the process ends: Slice, StridedSlice and Split do."""
 
 
 def refuse_unusable(model: ov.Model) -> None:
@@ -39,9 +47,27 @@ def refuse_unusable(model: ov.Model) -> None:
     """
     if not model.outputs:
         raise LoadError("the model has no outputs")
+    _refuse_operations_on_strings(model)
     variables = ov.variables(model)
     if variables:
         raise LoadError(f"the model is stateful ({variables} variables): not supported by this server")
+
+
+def _refuse_operations_on_strings(model: ov.Model) -> None:
+    for node in model.get_ops():
+        kind = node.get_type_info()
+        # What an extension brings is made for strings, if it takes them.
+        if kind.name in _ON_STRINGS or not str(kind.version_id).startswith("opset"):
+            continue
+        if any(_is_string(port) for port in (*node.input_values(), *node.outputs())):
+            raise LoadError(
+                f"the model has the operation {kind.name} on strings ({node.get_friendly_name()}), which OpenVINO "
+                f"does not do reliably; on strings it may have {', '.join(sorted(_ON_STRINGS))}, and extensions"
+            )
+
+
+def _is_string(port: Any) -> bool:
+    return bool(port.get_element_type().get_type_name() == STRING)
 
 
 def is_wholly_static(model: ov.Model) -> bool:
