@@ -5,7 +5,7 @@ It owns `nireq` slots; a slot is an infer request with what it is bound to:
     run ──▶ free slot ──set tensors──▶ infer() on the caller's thread         quick, wholly static models on CPU
                                   └──▶ start_async() ─▶ callback ─▶ done      everything else
 
-Five habits of OpenVINO 2026 shape this module, each one seen, each one with its test:
+Six habits of OpenVINO 2026 shape this module, each one seen, each one with its test:
 
 - A tensor over foreign memory does not keep that memory alive once it is set: a slot keeps the numpy views.
 - The callback of an asynchronous inference that fails is never called: `poll` finds the failure.
@@ -14,6 +14,8 @@ Five habits of OpenVINO 2026 shape this module, each one seen, each one with its
 - Left to itself, it may give the outputs of dynamic shape of several infer requests one memory, which they overwrite
   for each other: each request gets tensors of its own for them.
 - Setting the output that is an input passed through replaces that input: such outputs are copied by us.
+- StringTensorUnpack of a tensor without elements does nothing, and what it gave the request before is taken for its
+  result: such inputs are refused.
 """
 
 import contextlib
@@ -40,6 +42,7 @@ _WARM_UP_RUNS = 4
 _WARM_UP_NS = 50_000_000
 _NOBODY = RequestKey("", 0)
 _FAILED = "Error occurred during inference execution"
+_NO_STRINGS = "A tensor of strings must have elements: OpenVINO does nothing with one that has none"
 
 
 class _Slot:
@@ -87,6 +90,10 @@ class OpenVinoModel:
 
     def start(self, run: Run, done: Done) -> RunResult | None:
         """See workers.engine.Model."""
+        if self._strings is not None and any(
+            isinstance(one, StringTensor) and not one.size for one in run.inputs
+        ):
+            return failure(Code.INVALID_ARGUMENT, _NO_STRINGS)
         slot = self._free.popleft()
         try:
             request = self._bind(slot, run)

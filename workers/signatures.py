@@ -1,7 +1,7 @@
 """What a model takes and gives, and by which names, before and after it is compiled."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -10,6 +10,7 @@ from common.tensors import DYNAMIC, STRING, Heads, Signature, TensorSpec
 from workers.engine import LoadError
 from workers.mapping import Aliases, rename
 from workers.ports import Port, Shape, Shapes
+from workers.string_operations import refuse_operations_on_strings
 
 _DTYPES = {
     "boolean": "bool",
@@ -32,42 +33,19 @@ Ports: TypeAlias = tuple[Port, ...]
 _LOOPS = {"If", "Loop", "TensorIterator"}
 """Operations whose running time depends on data."""
 
-_ON_STRINGS = {
-    *("Parameter", "Constant", "Result", "StringTensorPack", "StringTensorUnpack"),
-    *("ShapeOf", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Gather"),
-}
-"""OpenVINO's own operations that were seen to do right by strings on the CPU. Others copy them byte by byte, pointers
-and all, and the process ends: Slice, StridedSlice and Split do."""
-
 
 def refuse_unusable(model: ov.Model) -> None:
     """Raises LoadError for a model that remembers earlier requests, which here may come from anybody.
 
-    And for one without outputs, which is what a reader makes of a file that is empty.
+    And for one without outputs, which is what a reader makes of a file that is empty, and for one that does with
+    strings what OpenVINO does not do right.
     """
     if not model.outputs:
         raise LoadError("the model has no outputs")
-    _refuse_operations_on_strings(model)
+    refuse_operations_on_strings(model)
     variables = ov.variables(model)
     if variables:
         raise LoadError(f"the model is stateful ({variables} variables): not supported by this server")
-
-
-def _refuse_operations_on_strings(model: ov.Model) -> None:
-    for node in model.get_ops():
-        kind = node.get_type_info()
-        # What an extension brings is made for strings, if it takes them.
-        if kind.name in _ON_STRINGS or not str(kind.version_id).startswith("opset"):
-            continue
-        if any(_is_string(port) for port in (*node.input_values(), *node.outputs())):
-            raise LoadError(
-                f"the model has the operation {kind.name} on strings ({node.get_friendly_name()}), which OpenVINO "
-                f"does not do reliably; on strings it may have {', '.join(sorted(_ON_STRINGS))}, and extensions"
-            )
-
-
-def _is_string(port: Any) -> bool:
-    return bool(port.get_element_type().get_type_name() == STRING)
 
 
 def is_wholly_static(model: ov.Model) -> bool:

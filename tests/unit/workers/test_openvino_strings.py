@@ -18,6 +18,7 @@ from openvino import opset15 as op
 from common.errors import Code
 from common.strings import MAX_STRINGS, StringTensor, decode, encode_into, encoded_size
 from common.tensors import TensorSpec
+from tests.support.string_models import shout, shouted, strings_of, text, weigh
 from tests.unit.workers.conftest import Bench, outputs_of
 from tests.unit.workers.models import fake, model_config, named, save
 from workers.engine import LoadError, Run, RunResult, VariableModel
@@ -32,42 +33,11 @@ Load = Callable[..., OpenVinoModel]
 AWKWARD = [b"plain", b"", b"zeros\0\0", b"\0", b"in\0side", b"\xff\xfe\x80", "schön".encode(), b"x" * 5000]
 
 
-def strings_of(values: Sequence[bytes], shape: tuple[int, ...] | None = None) -> np.ndarray:
-    array = np.empty(len(values), np.object_)
-    array[:] = values
-    return array.reshape((len(values),) if shape is None else shape)
-
-
 def tensor_of(values: Sequence[bytes], shape: tuple[int, ...] | None = None) -> StringTensor:
     array = strings_of(values, shape)
     memory = bytearray(encoded_size(array))
     encode_into(array, memoryview(memory))
     return decode(memoryview(memory), array.shape)
-
-
-def text(name: str, shape: Sequence[int]) -> Any:
-    """An input of strings."""
-    return named(op.parameter(ov.PartialShape(list(shape)), ov.Type.string, name=name), name)
-
-
-def shout(path: Path, shape: Sequence[int] = (-1,)) -> Path:
-    """y: the strings of x, each byte of which is one higher."""
-    x = text("x", shape)
-    parts = op.string_tensor_unpack(x)
-    higher = op.convert(op.add(op.convert(parts.output(2), "i32"), op.constant(np.int32(1))), "u8")
-    return save(path, [named(op.string_tensor_pack(parts.output(0), parts.output(1), higher), "y")], [x])
-
-
-def shouted(values: Sequence[bytes]) -> list[bytes]:
-    return [bytes((byte + 1) % 256 for byte in value) for value in values]
-
-
-def weigh(path: Path, shape: Sequence[int] = (-1, 2)) -> Path:
-    """total: the lengths of strings x, plus numbers n; both of `shape`. x itself is an output too."""
-    x, n = text("x", shape), named(op.parameter(ov.PartialShape(list(shape)), ov.Type.f32, name="n"), "n")
-    parts = op.string_tensor_unpack(x)
-    lengths = op.convert(op.subtract(parts.output(1), parts.output(0)), "f32")
-    return save(path, [named(op.add(lengths, n), "total"), x], [x, n])
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +173,7 @@ def test_strings_and_numbers_together_and_an_output_that_is_an_input(
 
 @pytest.mark.parametrize(
     ("shape", "values"),
-    [((), [b"a\0"]), ((), [b""]), ((2, 2), AWKWARD[:4]), ((1,), [b"\xff"]), ((2, 0), [])],
+    [((), [b"a\0"]), ((), [b""]), ((2, 2), AWKWARD[:4]), ((1,), [b"\xff"])],
 )
 def test_a_static_shape_leaves_the_size_open(
     load: Load, bench: Bench, tmp_path: Path, shape: tuple[int, ...], values: list[bytes]
@@ -352,14 +322,65 @@ def test_a_release_without_strings(
         OpenVinoEngine("CPU", 1).load(shout(tmp_path), model_config())
 
 
-def test_strings_without_elements_fail_alone(load: Load, bench: Bench, tmp_path: Path) -> None:
-    # StringTensorPack on the CPU takes no tensor of a size that it learns only when it runs and that is 0.
-    model = load(shout(tmp_path))
-    result = bench.wait(model, bench.prepare(model, [strings_of([])]))
-    assert result.error is not None
-    assert result.error.code == Code.INVALID_ARGUMENT
-    (found,) = bench.infer(model, [strings_of([b"a"])])
-    assert found.tolist() == [b"b"]
+def test_openvino_answers_a_tensor_without_elements_with_an_earlier_answer(tmp_path: Path) -> None:
+    core = ov.Core()
+    x = text("x", (-1,))
+    parts = op.string_tensor_unpack(x)
+    path = save(tmp_path, [named(op.subtract(parts.output(1), parts.output(0)), "y")], [x])
+    request = core.compile_model(core.read_model(path / "model.xml"), "CPU").create_infer_request()
+    for tensor in (ov.Tensor([b"secret"]), ov.Tensor(ov.Type.string, ov.Shape([0]))):
+        request.set_input_tensor(0, tensor)
+        request.start_async()
+        request.wait()
+        assert request.get_output_tensor(0).data.tolist() == [6]
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 2)])
+def test_strings_without_elements_are_refused(
+    load: Load, bench: Bench, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    x = text("x", shape)
+    for path in (shout(tmp_path / "1", shape), save(tmp_path / "2", [x], [x])):
+        model = load(path)
+        for _ in range(3):
+            result = bench.wait(model, bench.prepare(model, [strings_of([], (0, *shape[1:]))]))
+            assert result.error is not None
+            assert result.error.code == Code.INVALID_ARGUMENT
+            assert "must have elements" in result.error.message
+        sent = strings_of([b"ab"] * 2, (1, 2)[-len(shape) :])
+        (found,) = bench.infer(model, [sent])
+        assert found.reshape(-1).tolist() == (shouted([b"ab"] * 2) if path.name == "1" else [b"ab"] * 2)
+
+
+def _gathered(x: Any) -> Any:
+    some = op.parameter(ov.PartialShape([-1]), ov.Type.i32, name="some")
+    return op.reshape(op.gather(x, some, op.constant(0)), op.constant(np.array([-1])), False), some
+
+
+def _packed(x: Any) -> Any:
+    parts = op.string_tensor_unpack(x)
+    some = op.parameter(ov.PartialShape([-1]), ov.Type.i32, name="some")
+    return op.concat([op.string_tensor_pack(some, some, parts.output(2))], 0), some
+
+
+@pytest.mark.parametrize(("make", "kind"), [(_gathered, "Gather"), (_packed, "StringTensorPack")])
+def test_strings_that_may_come_to_nothing_within_a_model(
+    engine: OpenVinoEngine, tmp_path: Path, make: Callable[[Any], Any], kind: str
+) -> None:
+    x = text("x", (-1,))
+    strings, some = make(x)
+    path = save(tmp_path, [op.string_tensor_unpack(strings).output(2)], [x, some])
+    with pytest.raises(LoadError, match=f"on what {kind} .* gives, which may be no strings"):
+        engine.load(path, model_config())
+
+
+def test_strings_that_cannot_come_to_nothing(load: Load, bench: Bench, tmp_path: Path) -> None:
+    x = text("x", (-1,))
+    two = op.gather(op.concat([x, x], 0), op.constant(np.array([0, -1])), op.constant(0))
+    rows = op.transpose(op.reshape(two, op.constant(np.array([1, -1])), False), op.constant(np.array([1, 0])))
+    model = load(save(tmp_path, [op.string_tensor_unpack(rows).output(1)], [x]))
+    (ends,) = bench.infer(model, [strings_of([b"abc", b"", b"de"])])
+    assert ends.tolist() == [[3], [5]]
 
 
 # ---- the engine that stands in
