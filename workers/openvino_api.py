@@ -99,7 +99,7 @@ def variables(model: Model) -> int:
 def string_graphs() -> tuple[Model, Model]:
     """Offsets of beginnings, of ends, and bytes → strings, and back, of one dimension each.
 
-    Raises ImportError where the operations are missing: before 2024.4.
+    Raises ImportError where the operations are missing, which came with opset 15.
     """
     from openvino import opset15 as op
 

@@ -315,7 +315,7 @@ def test_operations_that_openvino_cannot_do_on_strings_are_refused(
 def test_a_release_without_strings(
     engine: OpenVinoEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As in releases before 2024.4.
+    # As in releases that have strings, and opset 14 at the most.
     monkeypatch.setitem(sys.modules, "openvino.opset15", None)
     monkeypatch.delattr(ov, "opset15")
     with pytest.raises(LoadError, match="has no operations"):
