@@ -1,9 +1,9 @@
 """OpenVINO's tensors of strings, made and read byte for byte.
 
-Its Python bindings carry strings by numpy's `S` type, and that does not do. All of it was seen with OpenVINO 2026.4,
-and the tests show it: zeros at the end of a string are lost both ways; empty strings set from an array become whatever
-lay in memory; a tensor without elements raises TypeError, or ends the process, when it is read; and one long string
-makes every other element as long. `infer` reads outputs of strings by that very way, asked or not.
+Its Python bindings carry strings by numpy's `S` type, and that does not do. Seen with OpenVINO 2026.4: zeros at the end
+of a string are lost both ways; one long string makes every other element as long; empty strings set from an array
+become whatever lies in memory; and a tensor without elements, when it is read, raises TypeError or ends the process,
+again by what lies in memory. `infer` reads outputs of strings by that very way, asked or not.
 
 So two small graphs do it, StringTensorPack and StringTensorUnpack on the CPU, which take and give what
 common.strings.StringTensor holds, and they are run by `start_async`, as is every model that has strings.
