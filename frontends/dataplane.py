@@ -21,7 +21,7 @@ import numpy as np
 from common.config import ModelConfig
 from common.errors import InternalError, InvalidArgumentError, UnavailableError
 from common.messages import OutputRef, OutputResult, Submit, TensorRef, VersionStatus
-from common.strings import BadStringsError, decode, encode_into, encoded_size
+from common.strings import BadStringsError, decode, encode_into
 from common.tensors import STORAGE, STRING
 from frontends.admission import Admission
 from frontends.broker_client import Answer, BrokerClient, StaleVersionError
@@ -195,7 +195,7 @@ class Dataplane:
                 offset = block.offset + ref.offset
                 tensor = inputs[spec.name]
                 if spec.dtype == STRING:
-                    _write_strings(tensor.array, block, offset)
+                    write_strings(tensor.array, block, offset)
                 else:
                     target = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
                     copy_into(tensor.array, tensor.dtype, target, spec.dtype)
@@ -254,9 +254,10 @@ class Dataplane:
         return prediction
 
 
-def _write_strings(strings: np.ndarray, block: Block, offset: int) -> None:
-    size = encoded_size(strings)
-    encode_into(strings, block.memory.view(offset, (size,), STORAGE["uint8"]).data)
+def write_strings(strings: np.ndarray, block: Block, offset: int) -> None:
+    """Write them into a block, `offset` from its segment's start. Raises ValueError where they would not end in it."""
+    room = block.offset + block.size - offset
+    encode_into(strings, block.memory.view(offset, (room,), STORAGE["uint8"]).data)
 
 
 def _read_strings(answer: Answer, result: OutputResult) -> np.ndarray:

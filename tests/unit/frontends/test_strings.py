@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.arena import Segment
 from common.errors import InternalError, InvalidArgumentError, ResourceExhaustedError
 from common.messages import Completed, OutputResult, Submit, VersionId
 from common.strings import MAX_STRINGS, decode, encode_into, encoded_size
 from common.tensors import Heads, Signature, TensorSpec
 from frontends.checks import plan_layout
+from frontends.dataplane import write_strings
 from frontends.inference import MAX_EXAMPLE_BYTES, check_classifiable, check_regressable, read_examples
 from frontends.interface import STRING, InputTensor
+from frontends.memory import Block
 from tests.support.pictures import plain
 from tests.unit.frontends.scripted_broker import Stage, catalogue, on_stage, status
 from tests.unit.frontends.test_dataplane import predict, refusal
@@ -127,6 +130,18 @@ async def test_strings_for_numbers(stage: Stage) -> None:
     error = await refusal(stage, given={"x": text([b"1.5"])})
     assert isinstance(error, InvalidArgumentError)
     assert "takes no strings" in error.message
+
+
+def test_strings_are_never_written_beyond_their_block() -> None:
+    segment = Segment.create(4096)
+    block = Block(0, 64, 128, segment)
+    write_strings(strings_of([b"x" * 48]), block, 128)
+    assert segment.buffer[128:192] == np.array([0, 48], np.int64).tobytes() + b"x" * 48
+    for array in (strings_of([b"y" * 49]), strings_of([b""] * 8)):
+        with pytest.raises(ValueError, match="and there are 64"):
+            write_strings(array, block, 128)
+    assert segment.buffer[192:] == bytes(4096 - 192)
+    segment.close()
 
 
 # ---- layout
