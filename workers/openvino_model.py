@@ -40,6 +40,7 @@ _Tensors: TypeAlias = tuple[list[tuple[int, ov.Tensor]], list[tuple[int, ov.Tens
 
 _WARM_UP_RUNS = 4
 _WARM_UP_NS = 50_000_000
+_SETTLE_S = 0.05
 _NOBODY = RequestKey("", 0)
 _FAILED = "Error occurred during inference execution"
 _NO_STRINGS = "A tensor of strings must have elements: OpenVINO does nothing with one that has none"
@@ -139,6 +140,10 @@ class OpenVinoModel:
         """See workers.engine.Model."""
         for slot in self._slots:
             self._reset(slot)
+        if self._strings is not None:
+            # The compiled model's end joins OpenVINO's threads, holding the lock that one of them may need still to let
+            # go of the callback: let it have the lock first.
+            time.sleep(_SETTLE_S)
         self._compiled = None
 
     def _bind(self, slot: _Slot, run: Run) -> ov.InferRequest:
