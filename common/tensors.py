@@ -25,6 +25,9 @@ ITEMSIZE: dict[str, int] = {
 }
 """Name of an element type → bytes an element."""
 
+STRING = "string"
+"""Element type of tensors whose elements are bytes of any number. They lie in memory as common.strings says."""
+
 DYNAMIC = -1
 """A dimension that the model leaves open."""
 
@@ -34,7 +37,7 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
 
     name: str
     dtype: str
-    """A key of ITEMSIZE."""
+    """A key of ITEMSIZE, or STRING."""
     shape: tuple[int, ...]
     """Elements a dimension; DYNAMIC where the model leaves it open. `()` is a scalar."""
     unranked: bool = False
@@ -43,13 +46,18 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
     """A letter a dimension, as `NCHW`: what the model or the configuration says of it; empty: nothing is known."""
 
     @property
-    def is_static(self) -> bool:
-        """Whether the size in bytes is known without a request."""
+    def has_static_shape(self) -> bool:
+        """Whether the number of elements is known without a request."""
         return not self.unranked and DYNAMIC not in self.shape
 
     @property
+    def is_static(self) -> bool:
+        """Whether the size in bytes is known without a request; that of strings never is."""
+        return self.has_static_shape and self.dtype != STRING
+
+    @property
     def itemsize(self) -> int:
-        """Bytes an element."""
+        """Bytes an element; not of strings."""
         return ITEMSIZE[self.dtype]
 
     @property

@@ -25,6 +25,7 @@ try:
         PartialShape,
         Shape,
         Tensor,
+        Type,
         get_version,
     )
 except ImportError:
@@ -37,6 +38,7 @@ except ImportError:
         PartialShape,
         Shape,
         Tensor,
+        Type,
         get_version,
     )
 finally:
@@ -52,6 +54,7 @@ __all__ = [
     "PartialShape",
     "Shape",
     "Tensor",
+    "Type",
     "release",
 ]
 
@@ -102,6 +105,23 @@ def variables(model: Model) -> int:
     if hasattr(model, "get_variables"):
         return len(model.get_variables())
     return sum(node.get_type_name() in _STATES for node in model.get_ops())
+
+
+def string_graphs() -> tuple[Model, Model]:
+    """Offsets of beginnings, of ends, and bytes → strings, and back, of one dimension each.
+
+    Raises ImportError where the operations are missing, which came with opset 15.
+    """
+    from openvino import opset15 as op
+
+    length = PartialShape([-1])
+    parts = [op.parameter(length, kind) for kind in (Type.i64, Type.i64, Type.u8)]
+    strings = op.parameter(length, Type.string)
+    unpacked = op.string_tensor_unpack(strings)
+    return (
+        Model([op.result(op.string_tensor_pack(*parts))], parts),
+        Model([op.result(unpacked.output(index)) for index in range(3)], [strings]),
+    )
 
 
 def _knows(core: Core, name: str) -> bool:

@@ -6,7 +6,7 @@ array, which the buffer would swallow, betrays itself by a bracket too many in t
 `Document.brackets`). Whatever the quick way cannot read is read element by element, which also finds the words for
 what is wrong.
 
-Bytes are objects of one member, `{"b64": "…"}`.
+Bytes are objects of one member, `{"b64": "…"}`, and to an input of strings text is bytes too: its UTF-8.
 
 Out: orjson writes numpy arrays, floats as short as they can be read back. It has no word for NaN and the infinities and
 writes null; the words are put there afterwards, as Python's clients understand them. Big arrays are written in pieces,
@@ -15,7 +15,7 @@ between which other requests can be served.
 
 import binascii
 import itertools
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any, Literal, NoReturn, TypeAlias
@@ -26,6 +26,7 @@ import simdjson
 
 from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
+from common.strings import MAX_STRINGS
 from frontends.interface import STRING, InputTensor, OutputTensor
 from frontends.rest.json_text import JSON_ARRAY, JSON_OBJECT
 
@@ -92,7 +93,8 @@ class TensorReader:
         """The tensor `value` for input `name`, of any rank.
 
         `dtype` is the model's element type, None for an input that the model does not have. The array is of that type
-        where both are integers, else of bool, int64, uint64, float64 or, for bytes, of objects. Raises
+        where both are integers, else of bool, int64, uint64, float64 or, for bytes, of objects. For an input of strings
+        text is bytes. Raises
         InvalidArgumentError.
         """
         array: np.ndarray | None = None
@@ -138,6 +140,8 @@ class TensorReader:
             if any(len(items) != shape[-1] for items in lists):
                 _refuse_ragged(name)
             level = lists[0] if len(lists) == 1 else list(itertools.chain.from_iterable(lists))
+        if dtype == STRING and all(isinstance(element, str) or is_binary(element) for element in level):
+            return _strings(name, level).reshape(shape)
         return _array_of(name, level, exact=_is_integer(dtype)).reshape(shape)
 
 
@@ -184,7 +188,7 @@ def _letters_for(dtype: str | None) -> tuple[_Letter, ...]:
     """Buffers to ask for in turn: integers must stay exact, and everything is a float to a float."""
     if dtype is None or dtype in ("float64", "float32", "float16", "bfloat16"):
         return ("d",)
-    return () if dtype == "bool" else ("i", "u", "d")
+    return () if dtype in ("bool", STRING) else ("i", "u", "d")
 
 
 def _flatten(value: simdjson.Array, letters: tuple[_Letter, ...]) -> np.ndarray | None:
@@ -205,7 +209,7 @@ def _flatten(value: simdjson.Array, letters: tuple[_Letter, ...]) -> np.ndarray 
 
 
 def _is_integer(dtype: str | None) -> bool:
-    return dtype is not None and dtype != "bfloat16" and STORAGE[dtype].kind in "iu"
+    return dtype is not None and dtype not in ("bfloat16", STRING) and STORAGE[dtype].kind in "iu"
 
 
 def _array_of(name: str, elements: list[Any], *, exact: bool) -> np.ndarray:
@@ -223,10 +227,23 @@ def _array_of(name: str, elements: list[Any], *, exact: bool) -> np.ndarray:
         except OverflowError:
             refuse_inputs(f"{name!r} holds a number that no element type can hold")
     if kinds and all(is_binary(element) for element in elements):
-        strings = np.empty(len(elements), np.object_)
-        strings[:] = [decode_binary(name, element) for element in elements]
-        return strings
+        return _strings(name, elements)
     return _refuse_elements(name, kinds)
+
+
+def _strings(name: str, elements: list[Any]) -> np.ndarray:
+    """A flat array of `bytes` objects from texts and base64. Raises InvalidArgumentError."""
+    if len(elements) > MAX_STRINGS:
+        refuse_inputs(f"{name!r} has {len(elements)} strings, and a tensor of them {MAX_STRINGS} at the most")
+    strings = np.empty(len(elements), np.object_)
+    try:
+        strings[:] = [
+            element.encode() if isinstance(element, str) else decode_binary(name, element)
+            for element in elements
+        ]
+    except UnicodeEncodeError:
+        refuse_inputs(f"{name!r} holds text that is not Unicode")
+    return strings
 
 
 def _integers(elements: list[int]) -> np.ndarray:
@@ -287,13 +304,37 @@ def _refuse_range(name: str, dtype: str) -> NoReturn:
 # ---- out
 
 
-def printable(output: OutputTensor) -> np.ndarray:
-    """The output in a type and a layout that JSON writers know: bfloat16 widened, C-contiguous."""
+def printable(output: OutputTensor, name: str = "") -> np.ndarray:
+    """The output in a type and a layout that JSON writers know: bfloat16 widened, C-contiguous; strings as what JSON
+    has for them."""
     array = output.array
+    if output.dtype == STRING:
+        return _printable_strings(name, array)
     if output.dtype == "bfloat16":
         # A bfloat16 is the upper half of the float32 of the same value.
         array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32).reshape(array.shape)
     return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+def _printable_strings(name: str, array: np.ndarray) -> np.ndarray:
+    """Objects: text where the bytes are UTF-8, else base64. By TensorFlow Serving's rule an output whose name ends in
+    `_bytes` is base64 whatever it holds."""
+    binary = name.endswith("_bytes")
+    values = np.empty(array.size, np.object_)
+    for index, string in enumerate(array.reshape(-1).tolist()):
+        values[index] = _base64(string) if binary else _text_or_base64(string)
+    return values.reshape(array.shape)
+
+
+def _text_or_base64(string: bytes) -> Any:
+    try:
+        return string.decode()
+    except UnicodeDecodeError:
+        return _base64(string)
+
+
+def _base64(string: bytes) -> dict[str, str]:
+    return {_BINARY: b64encode(string).decode()}
 
 
 def write(answer: Any) -> bytes:
@@ -322,9 +363,11 @@ def pieces_of(array: np.ndarray) -> Iterator[bytes]:
 
 
 def _scalar(value: Any) -> Any:
-    """orjson knows numpy's scalars, but not its arrays without dimensions."""
+    """orjson knows numpy's scalars, but neither its arrays without dimensions nor those of objects."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         return value[()]
+    if isinstance(value, np.ndarray) and value.dtype == np.object_:
+        return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
