@@ -35,6 +35,9 @@ MAX_RANK = 32
 PIECE_ELEMENTS = 1 << 14
 """Elements that are written in one go; that takes under a millisecond."""
 
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+"""The model's types to which every number is a float64."""
+
 _BINARY = "b64"
 _EXACT = 2.0**53
 """From here on not every whole number is a float64."""
@@ -182,7 +185,7 @@ def _count_arrays(value: Any, shape: tuple[int, ...]) -> int:
 
 def _letters_for(dtype: str | None) -> tuple[_Letter, ...]:
     """Buffers to ask for in turn: integers must stay exact, and everything is a float to a float."""
-    if dtype is None or dtype in ("float64", "float32", "float16", "bfloat16"):
+    if dtype is None or dtype in FLOATS:
         return ("d",)
     return () if dtype == "bool" else ("i", "u", "d")
 

@@ -22,6 +22,7 @@ from gunicorn.glogging import Logger
 from common.config import ServerConfig
 from common.log import FORMAT
 from common.process import die_with_parent
+from frontends.rest.heads import install
 from frontends.rest.lifespan import LifespanApp, StartRuntime
 
 KEEP_ALIVE_S = 60
@@ -123,6 +124,7 @@ def _log_plainly(config: ServerConfig) -> None:
 def run(config: ServerConfig, start: StartRuntime) -> int:
     """Serve until SIGTERM; the exit code. `start` is called in each worker."""
     die_with_parent(os.getppid())
+    install()
     _log_plainly(config)
     log = logging.getLogger("frontends.rest")
     try:
