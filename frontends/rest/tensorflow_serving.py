@@ -18,6 +18,7 @@ from frontends.rest.body import Body, body_of
 from frontends.rest.content import Content, join
 from frontends.rest.examples_format import ExamplesBody, classes_pieces, read_examples_body, values_pieces
 from frontends.rest.json_text import DocumentParser
+from frontends.rest.long_text import read_long
 from frontends.rest.model_json import metadata_document, status_document
 from frontends.rest.offload import LONG_BYTES, Offload
 from frontends.rest.predict_format import answer_pieces, is_long_answer, read_body, write_answer
@@ -166,7 +167,9 @@ class _PredictText:
         if short is not None:
             self.rows, inputs = short
             return inputs
-        body = read_body(_parsers.parser.parse(self._text), signature)
+        body = read_long(self._text, _parsers.parser, signature) if len(self._text) > LONG_BYTES else None
+        if body is None:
+            body = read_body(_parsers.parser.parse(self._text), signature)
         self.rows = body.rows
         return body.inputs
 

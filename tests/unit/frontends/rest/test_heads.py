@@ -90,7 +90,7 @@ def forget() -> None:
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_the_same_events_wherever_the_stream_is_cut(stream: bytes) -> None:
-    for at in range(len(stream)):
+    for at in range(0, len(stream), 1 if len(stream) < 1000 else 97):
         expected = Listener(PythonProtocol, CallbackRequest).feed(split(stream, at))
         for _ in range(3):  # unknown, known, and after a known one was used
             assert Listener(HeadParser, HeadRequest).feed(split(stream, at)) == expected, at
