@@ -59,7 +59,9 @@ class _Place:
 
 def read_long(text: bytes, parser: DocumentParser, signature: Signature) -> PredictBody | None:
     """See above."""
-    if len(text) <= _PLAIN_BYTES and b"N" not in text and b"I" not in text:  # single letters are found far sooner
+    if (
+        len(text) <= _PLAIN_BYTES and b"N" not in text and b"I" not in text
+    ):  # single letters are found far sooner
         return None
     start = text.find(b"[", 0, _SURROUNDINGS_BYTES)
     end = text.rfind(b"]", -_SURROUNDINGS_BYTES) + 1
