@@ -70,6 +70,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "worker_class": "asgi",
             "asgi_loop": "uvloop",
             "asgi_lifespan": "on",
+            "http_parser": "python",  # frontends.rest.heads
             "asgi_disconnect_grace_period": 0,
             "preload_app": False,
             "control_socket_disable": True,

@@ -1,10 +1,15 @@
 """The parser that knows heads again, against gunicorn's own: the same events for the same bytes, however they come."""
 
+import asyncio
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import CallbackRequest, PythonProtocol
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 
 from frontends.rest import heads
 from frontends.rest.heads import HeadParser, HeadRequest
@@ -111,3 +116,60 @@ def test_few_and_short_heads_are_kept() -> None:
     Listener(HeadParser, HeadRequest).feed(iter([POST.replace(b"x=1", b"x" * 3000) + b"hello"]))
     assert len(heads._heads) == 256
     assert max(map(len, heads._heads)) < 2048
+
+
+class Transport:
+    """Hands on what is written."""
+
+    def __init__(self) -> None:
+        self.written: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 1) if name in ("peername", "sockname") else None
+
+    def set_write_buffer_limits(self, **limits: int) -> None: ...
+
+    def write(self, data: bytes) -> None:
+        self.written.put_nowait(data)
+
+    def close(self) -> None: ...
+
+
+def test_gunicorns_connections_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands where gunicorn looks for its own: a name of a module, which another release could have elsewhere."""
+    monkeypatch.setattr(protocol, "PythonProtocol", PythonProtocol)
+    monkeypatch.setattr(protocol, "CallbackRequest", CallbackRequest)
+    heads.install()
+    bodies: list[bytes] = []
+
+    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        bodies.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def exchange() -> None:
+        config = Config()
+        config.set("http_parser", "python")
+        worker = SimpleNamespace(
+            cfg=config,
+            log=Logger(config),
+            asgi=application,
+            loop=asyncio.get_running_loop(),
+            nr_conns=0,
+            nr=0,
+            max_requests=1 << 60,
+            alive=True,
+            state={},
+        )
+        connection, transport = protocol.ASGIProtocol(worker), Transport()
+        connection.connection_made(transport)
+        for _ in range(3):
+            connection.data_received(POST + b"hello")
+            assert (await transport.written.get()).startswith(b"HTTP/1.1 200 OK")
+        connection.connection_lost(None)
+
+    asyncio.run(asyncio.wait_for(exchange(), 30))
+    assert bodies == [b"hello"] * 3
+    assert heads._heads[POST].request is not None, (
+        "gunicorn's requests were copied from the head that is known"
+    )
