@@ -169,5 +169,5 @@ def _shape_of(structure: bytes) -> tuple[int, ...] | None:
         return None
     expected = b""
     for size in reversed(shape):
-        expected = b"[" + b",".join([expected] * size) + b"]"
+        expected = b"[" + (expected + b",") * (size - 1) + expected + b"]"
     return tuple(shape) if structure == expected else None
