@@ -17,10 +17,10 @@ from frontends.interface import DataplaneInterface, InputTensor, Selector, Serve
 from frontends.rest.body import Body, body_of
 from frontends.rest.content import Content, join
 from frontends.rest.examples_format import ExamplesBody, classes_pieces, read_examples_body, values_pieces
-from frontends.rest.json_text import DocumentParser
+from frontends.rest.json_text import Document, DocumentParser
 from frontends.rest.long_text import read_long
 from frontends.rest.model_json import metadata_document, status_document
-from frontends.rest.offload import LONG_BYTES, Offload
+from frontends.rest.offload import LONG_BYTES, Offload, give_way
 from frontends.rest.predict_format import answer_pieces, is_long_answer, read_body, write_answer
 from frontends.rest.routes import Target
 from frontends.rest.short_text import SHORT_BYTES, read_short
@@ -79,6 +79,13 @@ class _Parsers(threading.local):
 
 
 _parsers = _Parsers()
+
+
+def _parse(text: bytes) -> Document:
+    document = _parsers.parser.parse(text)
+    if len(text) > LONG_BYTES:
+        give_way()  # the longest step of all is over
+    return document
 
 
 class _Body(Protocol):
@@ -169,7 +176,7 @@ class _PredictText:
             return inputs
         body = read_long(self._text, _parsers.parser, signature) if len(self._text) > LONG_BYTES else None
         if body is None:
-            body = read_body(_parsers.parser.parse(self._text), signature)
+            body = read_body(_parse(self._text), signature)
         self.rows = body.rows
         return body.inputs
 
@@ -223,7 +230,7 @@ class _ExamplesText:
 
     def read(self, signature: Signature) -> Mapping[str, InputTensor]:
         """See _Body."""
-        body: ExamplesBody = read_examples_body(_parsers.parser.parse(self._text))
+        body: ExamplesBody = read_examples_body(_parse(self._text))
         self._check(signature)
         self.count = len(body.examples)
         return read_examples(signature, body.examples, body.context)
