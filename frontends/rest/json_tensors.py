@@ -36,6 +36,9 @@ MAX_RANK = 32
 PIECE_ELEMENTS = 1 << 14
 """Elements that are written in one go; that takes under a millisecond."""
 
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+"""The model's types to which every number is a float64."""
+
 _BINARY = "b64"
 _EXACT = 2.0**53
 """From here on not every whole number is a float64."""
@@ -102,7 +105,7 @@ class TensorReader:
             array = self._read_buffer(value, dtype)
         if array is None:
             array = self._read_elements(name, value, dtype)
-        return _fit(name, array, dtype)
+        return fit(name, array, dtype)
 
     def read_batch(self, name: str, values: Sequence[Any], dtype: str | None) -> np.ndarray:
         """One tensor out of `values`, one a row. Raises InvalidArgumentError."""
@@ -118,7 +121,7 @@ class TensorReader:
         """None where the quick way does not lead; the slow one then knows why."""
         shape = _first_shape(value)
         arrays = _count_arrays(value, shape)
-        flat = _flatten(value, _letters_for(dtype)) if arrays else None
+        flat = flatten(value, _letters_for(dtype)) if arrays else None
         if flat is None or flat.size != prod(shape):
             return None
         self.arrays += arrays
@@ -135,14 +138,35 @@ class TensorReader:
             if any(not isinstance(item, JSON_ARRAY) for item in level):
                 _refuse_ragged(name)
             self.arrays += len(level)
-            lists = [list(array) for array in level]
+            lists = [_listed(array) for array in level]
             shape.append(len(lists[0]))
             if any(len(items) != shape[-1] for items in lists):
                 _refuse_ragged(name)
             level = lists[0] if len(lists) == 1 else list(itertools.chain.from_iterable(lists))
         if dtype == STRING and all(isinstance(element, str) or is_binary(element) for element in level):
             return _strings(name, level).reshape(shape)
-        return _array_of(name, level, exact=_is_integer(dtype)).reshape(shape)
+        return _array_of(name, level, exact=is_integer(dtype)).reshape(shape)
+
+
+def _listed(array: Any) -> list[Any]:
+    """The elements, made some at a time, because other threads run in between alone."""
+    elements: list[Any] = []
+    rest = iter(array)
+    while some := list(itertools.islice(rest, PIECE_ELEMENTS)):
+        elements += some
+    return elements
+
+
+def _pieces(elements: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(elements), PIECE_ELEMENTS):
+        yield elements[start : start + PIECE_ELEMENTS]
+
+
+def _converted(elements: list[Any], kind: Any) -> np.ndarray:
+    """A flat array of a type that holds all elements. Raises OverflowError."""
+    if len(elements) <= PIECE_ELEMENTS:
+        return np.array(elements, kind)
+    return np.concatenate([np.array(piece, kind) for piece in _pieces(elements)])
 
 
 def _refuse_ragged(name: str) -> NoReturn:
@@ -186,12 +210,13 @@ def _count_arrays(value: Any, shape: tuple[int, ...]) -> int:
 
 def _letters_for(dtype: str | None) -> tuple[_Letter, ...]:
     """Buffers to ask for in turn: integers must stay exact, and everything is a float to a float."""
-    if dtype is None or dtype in ("float64", "float32", "float16", "bfloat16"):
+    if dtype is None or dtype in FLOATS:
         return ("d",)
     return () if dtype in ("bool", STRING) else ("i", "u", "d")
 
 
-def _flatten(value: simdjson.Array, letters: tuple[_Letter, ...]) -> np.ndarray | None:
+def flatten(value: simdjson.Array, letters: tuple[_Letter, ...]) -> np.ndarray | None:
+    """All numbers of an array and of those in it, by the first buffer that holds them exactly; None if none does."""
     for letter in letters:
         try:
             buffer = value.as_buffer(of_type=letter)
@@ -208,22 +233,25 @@ def _flatten(value: simdjson.Array, letters: tuple[_Letter, ...]) -> np.ndarray 
     return None
 
 
-def _is_integer(dtype: str | None) -> bool:
+def is_integer(dtype: str | None) -> bool:
+    """Whether a model's type (None: not known) is of integers."""
     return dtype is not None and dtype not in ("bfloat16", STRING) and STORAGE[dtype].kind in "iu"
 
 
 def _array_of(name: str, elements: list[Any], *, exact: bool) -> np.ndarray:
     """A flat array of numbers, booleans or bytes. With `exact`, decimals that are whole are integers among integers."""
-    kinds = set(map(type, elements))
+    kinds: set[type] = set()
+    for piece in _pieces(elements):
+        kinds.update(map(type, piece))
     if kinds <= {bool}:
-        return np.array(elements, np.bool_ if elements else np.float64)
+        return _converted(elements, np.bool_ if elements else np.float64)
     if kinds == {int}:
         return _integers(elements)
     if kinds <= {int, float}:
         if exact and kinds != {float} and all(type(one) is int or one.is_integer() for one in elements):
             return _integers([int(one) for one in elements])
         try:
-            return np.array(elements, np.float64)
+            return _converted(elements, np.float64)
         except OverflowError:
             refuse_inputs(f"{name!r} holds a number that no element type can hold")
     if kinds and all(is_binary(element) for element in elements):
@@ -250,7 +278,7 @@ def _integers(elements: list[int]) -> np.ndarray:
     """int64, else uint64, else float64 (for a float model; an integer one refuses it)."""
     for kind in (np.int64, np.uint64):
         try:
-            return np.array(elements, kind)
+            return _converted(elements, kind)
         except OverflowError:
             continue
     return np.array([_to_float(element) for element in elements], np.float64)
@@ -278,9 +306,9 @@ def _refuse_elements(name: str, kinds: set[type]) -> NoReturn:
     refuse_inputs(f"{name!r} is ragged or not of numbers: it holds {' and '.join(found)}")
 
 
-def _fit(name: str, array: np.ndarray, dtype: str | None) -> np.ndarray:
+def fit(name: str, array: np.ndarray, dtype: str | None) -> np.ndarray:
     """Integers for an integer input: of its type, or refused. Anything else is left to the data plane's rules."""
-    if dtype is None or not _is_integer(dtype) or array.dtype.kind == "O":
+    if dtype is None or not is_integer(dtype) or array.dtype.kind == "O":
         return array
     target = STORAGE[dtype]
     limits = np.iinfo(target)
