@@ -28,7 +28,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test test-deep test-api fuzz lint format schema lock perf image image-check clean
+.PHONY: help install dev run test test-deep test-api fuzz lint format schema lock perf perf-quick flame bench image image-check clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -80,8 +80,17 @@ lock: ## compile requirements/*.lock anew (wants uv; ARGS=--upgrade takes newer 
 	@! grep -nE '://|file:|find-links|index-url|@ ' requirements/*.lock || \
 		{ echo "a lock file names an address; it must not" >&2; exit 1; }
 
-perf: dev ## measure the server against its limits (ARGS go to perf)
+perf: dev ## measure the server against its limits and bars, about 10 minutes (ARGS go to perf)
 	@$(BIN)/python -m perf $(ARGS)
+
+perf-quick: dev ## the same with one short round, under 2 minutes: whether all works, and roughly where it stands
+	@$(BIN)/python -m perf --quick $(ARGS)
+
+flame: dev ## flame graphs of all processes of a server under load, by py-spy (ARGS go to perf.flame)
+	@$(BIN)/python -m perf.flame $(ARGS)
+
+bench: dev ## nanoseconds of the hot functions (ARGS go to perf.micro)
+	@$(BIN)/python -m perf.micro $(ARGS)
 
 image: ## build the container image ie-serving-py:latest (BASE=... on another base image)
 	@BASE="$(BASE)" sh deploy/build-image.sh $(IMAGE_ARGS)

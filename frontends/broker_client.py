@@ -55,6 +55,9 @@ _logger = logging.getLogger("frontends")
 
 _TICK_S = 0.1
 
+_SOON_NS = 300_000_000
+"""A request with less time left has a timer of its own. Some ticks: one may be late."""
+
 MAX_RECONFIGURATIONS = 16
 """Configurations that may be waited for at once; each is as long as its models are many."""
 
@@ -121,6 +124,8 @@ class BrokerClient:
         self._catalogue: CatalogueView | None = None
         self._catalogue_waiters: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        """Of the requests that are near their deadline."""
         self.unknown_answers = 0
 
     @property
@@ -162,7 +167,7 @@ class BrokerClient:
         self.ledger.add(submit)
         if self._link.linked:
             self._post(submit)
-        timer = self._loop.call_later(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9), self._expire, id_)
+        self._watch(id_, deadline_ns - time.monotonic_ns())
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -173,7 +178,9 @@ class BrokerClient:
                 self._abandon(id_)
             raise
         finally:
-            timer.cancel()
+            timer = self._timers.pop(id_, None)
+            if timer is not None:
+                timer.cancel()
             self._waiting.pop(id_, None)
 
     async def wait_for_catalogue(self, generation: int, deadline_ns: int) -> None:
@@ -266,6 +273,17 @@ class BrokerClient:
         elif id_ in self.ledger.entries:
             self._post(Cancel(id_))
 
+    def _watch(self, id_: int, left_ns: int) -> None:
+        """Have a request expire on time. One that has long is looked at again at every tick, and has no timer yet."""
+        if left_ns < _SOON_NS:
+            self._timers[id_] = self._loop.call_later(max(0.0, left_ns / 1e9), self._expire, id_)
+
+    def _watch_all(self, now: int) -> None:
+        for id_ in self._waiting:
+            entry = self.ledger.entries.get(id_)
+            if entry is not None and id_ not in self._timers:
+                self._watch(id_, entry.submit.deadline - now)
+
     def _expire(self, id_: int) -> None:
         waiter = self._waiting.get(id_)
         if waiter is not None and not waiter.done():
@@ -289,8 +307,7 @@ class BrokerClient:
             self._loop.call_soon(self._flush)
         self._follow_changes(now)
         dealer = self._link.dealer
-        if dealer is not None and dealer.has_input():
-            # A drain takes a bounded number, and the descriptor does not tell of the rest again.
+        if dealer is not None and dealer.left:
             self._loop.call_soon(self._on_input)
 
     def _on_death(self) -> None:
@@ -391,7 +408,9 @@ class BrokerClient:
                 )
 
     def _tick(self) -> None:
-        self._link.tick(time.monotonic_ns())
+        now = time.monotonic_ns()
+        self._watch_all(now)
+        self._link.tick(now)
         self._on_input()
         self._memory.collect()
         refused = self._admission.refused()

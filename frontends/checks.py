@@ -3,7 +3,7 @@
 The texts are those that clients of the Python OpenVINO Model Server know.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from common.allocator import align
@@ -21,17 +21,12 @@ class Layout:
     inputs: tuple[TensorRef, ...]
     outputs: tuple[OutputRef, ...]
     size: int
-    in_place: Mapping[str, int]
-    """Inputs that lie elsewhere in the segment, and where, in bytes from its start; they have no room in the block."""
-
-
-_NOTHING: Mapping[str, int] = {}
 
 
 def plan_layout(
-    signature: Signature, inputs: Mapping[str, InputTensor], in_place: Mapping[str, int] = _NOTHING
+    signature: Signature, inputs: Mapping[str, InputTensor], in_place: Container[str] = ()
 ) -> Layout:
-    """Check the inputs and lay out the block, but for those that are `in_place`. Raises InvalidArgumentError."""
+    """Check the inputs and lay out the block; those named `in_place` need no room. Raises InvalidArgumentError."""
     check_names(signature, inputs)
     offset = 0
     placed = []
@@ -49,7 +44,7 @@ def plan_layout(
         size = spec.nbytes if spec.is_static else 0
         room.append(OutputRef(offset, size))
         offset += align(size) if size else 0
-    return Layout(tuple(placed), tuple(room), offset, in_place)
+    return Layout(tuple(placed), tuple(room), offset)
 
 
 def check_names(signature: Signature, inputs: Mapping[str, InputTensor]) -> None:

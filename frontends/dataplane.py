@@ -20,13 +20,11 @@ import numpy as np
 
 from common.config import ModelConfig
 from common.errors import InternalError, InvalidArgumentError, UnavailableError
-from common.messages import OutputRef, Submit, TensorRef, VersionStatus
-from common.tensors import STORAGE, Signature
+from common.messages import Submit, VersionStatus
+from common.tensors import STORAGE
 from frontends.admission import Admission
-from frontends.body import Body
 from frontends.broker_client import Answer, BrokerClient, StaleVersionError
 from frontends.catalogue import CatalogueView
-from frontends.checks import Layout, plan_layout
 from frontends.conversion import copy_into
 from frontends.images import ImageDecoder
 from frontends.interface import (
@@ -39,11 +37,14 @@ from frontends.interface import (
     Served,
 )
 from frontends.memory import ARENA, Block, Memory
+from frontends.plans import Place, Plan, Plans, find_in_place
 
 _logger = logging.getLogger("frontends")
 
 _MAX_CHOICES = 5
 """Times that a request is resolved anew because its version left meanwhile."""
+
+_NOWHERE: Mapping[str, int] = {}
 
 _MISFIT = "The worker's answer does not fit the model's signature"
 
@@ -107,6 +108,7 @@ class Dataplane:
         self._memory = memory
         self._admission = admission
         self._images = ImageDecoder()
+        self._plans = Plans()
 
     @property
     def ready(self) -> bool:
@@ -134,11 +136,11 @@ class Dataplane:
         build: BuildInputs,
         deadline_ns: int,
         outputs: frozenset[str] = frozenset(),
-        body: Body | None = None,
+        body: Block | None = None,
     ) -> Prediction:
         """Infer; `outputs` names the wanted ones (empty: all). `deadline_ns` is CLOCK_MONOTONIC.
 
-        Inputs that lie in `body` are read there by the worker, if they can be. Its block is freed by this in any case.
+        Inputs that lie in `body` are read there by the worker, if they can be. It is freed by this in any case.
 
         Raises ServingError. When the calling task is cancelled the block is freed as soon as nothing can write to it.
         """
@@ -154,28 +156,29 @@ class Dataplane:
                     if tensor.dtype == STRING:
                         inputs = await self._images.decode(served.signature, inputs, deadline_ns)
                         break
-                layout, block = self._room(served.signature, inputs, body)
+                plan, block, in_place = self._room(served, inputs, body)
                 if block is None:
-                    block = await self._memory.allocate_large(layout.size)
-                submit = self._fill(served, inputs, layout, block, body, deadline_ns)
+                    block = await self._memory.allocate_large(plan.layout.size)
+                place = self._fill(inputs, plan, block, in_place)
+                submit = self._submit(served, block, place, deadline_ns)
                 del inputs
                 submitted = time.monotonic_ns()
-                lent, kept = (block, None) if body is None else (body.beside(block), None)
+                lent, kept = (block, None) if body is None else (_beside(block, body), None)
                 try:
                     answer = await self._client.run(submit, lent, deadline_ns)
                 except StaleVersionError as stale:
                     kept = body
-                    self._free_room(block, body)
+                    self._memory.free(block)
                     await self._client.wait_for_catalogue(stale.generation, deadline_ns)
                     continue
-                kept = None if body is None or body.holds(block) else body
-                return self._answer(served, block, submit.outputs, answer, outputs, started, submitted)
+                kept = body
+                return self._answer(served, block, place, answer, outputs, started, submitted)
             raise UnavailableError(
                 f"Model {selector.model} changes its versions faster than the request can follow"
             )
         finally:
             if kept is not None:
-                self._memory.free(kept.block)
+                self._memory.free(kept)
 
     async def reconfigure(self, models: tuple[ModelConfig, ...] | None, deadline_ns: int) -> Reconfiguration:
         """Serve these models and no others; None: read the configuration file again. Raises ServingError."""
@@ -185,6 +188,7 @@ class Dataplane:
     def close(self) -> None:
         """Nothing is asked of it any more."""
         self._images.close()
+        self._plans.clear()
 
     def take_back(self, block: Block, frame_bytes: int) -> None:
         """A prediction was released."""
@@ -199,65 +203,47 @@ class Dataplane:
         return catalogue
 
     def _room(
-        self, signature: Signature, inputs: Mapping[str, InputTensor], body: Body | None
-    ) -> tuple[Layout, Block | None]:
-        """Where everything goes; no block: a segment of its own must be made for it. Raises InvalidArgumentError."""
-        in_place = _in_place(signature, inputs, body) if body is not None else None
-        if body is not None and in_place:
-            layout = plan_layout(signature, inputs, in_place)
-            size = layout.size
-            block = self._memory.allocate(size) if body.block.segment == ARENA else body.spare(size)
-            if block is not None:
-                return layout, block
-        layout = plan_layout(signature, inputs)
-        return layout, self._memory.allocate(layout.size)
+        self, served: Served, inputs: Mapping[str, InputTensor], body: Block | None
+    ) -> tuple[Plan, Block | None, Mapping[str, int]]:
+        """Where everything goes, and what is not copied because it lies in `body`. Raises InvalidArgumentError.
 
-    def _free_room(self, block: Block, body: Body | None) -> None:
-        """The request's room is not used; the body stays."""
-        if body is None or not body.holds(block):
-            self._memory.free(block)
+        No block: a segment of its own must be made for the request.
+        """
+        # A request names one segment for all its tensors.
+        if body is not None and body.segment == ARENA:
+            in_place = find_in_place(served.signature, inputs, body)
+            plan = self._plans.find(served, inputs, in_place)
+            block = self._memory.allocate(plan.layout.size)
+            if block is not None:
+                return plan, block, in_place
+        plan = self._plans.find(served, inputs)
+        return plan, self._memory.allocate(plan.layout.size), _NOWHERE
 
     def _fill(
-        self,
-        served: Served,
-        inputs: Mapping[str, InputTensor],
-        layout: Layout,
-        block: Block,
-        body: Body | None,
-        deadline_ns: int,
-    ) -> Submit:
-        """Write the inputs into the block; the message that submits it."""
-        placed = []
+        self, inputs: Mapping[str, InputTensor], plan: Plan, block: Block, in_place: Mapping[str, int]
+    ) -> Place:
+        """Write the inputs into the block; where everything is."""
         try:
-            for spec, ref in zip(served.signature.inputs, layout.inputs, strict=True):
-                lying = layout.in_place.get(spec.name)
-                if lying is not None:
-                    placed.append(TensorRef(lying, ref.shape))
-                    continue
-                offset = block.offset + ref.offset
-                target = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
-                tensor = inputs[spec.name]
-                copy_into(tensor.array, tensor.dtype, target, spec.dtype)
-                placed.append(TensorRef(offset, ref.shape))
+            place = plan.at(block, in_place)
+            for name, dtype, target in place.targets:
+                tensor = inputs[name]
+                copy_into(tensor.array, tensor.dtype, target, dtype)
         except BaseException:
-            self._free_room(block, body)
+            self._memory.free(block)
             raise
-        room = tuple(OutputRef(block.offset + ref.offset, ref.nbytes) for ref in layout.outputs)
+        return place if block.segment == ARENA else place.without_views()
+
+    def _submit(self, served: Served, block: Block, place: Place, deadline_ns: int) -> Submit:
+        id_ = self._client.ledger.next_id()
         return Submit(
-            self._client.ledger.next_id(),
-            served.id,
-            served.generation,
-            block.segment,
-            tuple(placed),
-            room,
-            deadline_ns,
+            id_, served.id, served.generation, block.segment, place.inputs, place.outputs, deadline_ns
         )
 
     def _answer(
         self,
         served: Served,
         block: Block,
-        room: tuple[OutputRef, ...],
+        place: Place,
         answer: Answer,
         wanted: frozenset[str],
         started: int,
@@ -274,8 +260,13 @@ class Dataplane:
         prediction = Prediction(self, served, block, started, submitted, frame_bytes)
         try:
             specs = served.signature.outputs
-            for spec, ref, result in zip(specs, room, answer.outputs, strict=True):
+            for spec, ref, known, result in zip(
+                specs, place.outputs, place.results, answer.outputs, strict=True
+            ):
                 if wanted and spec.name not in wanted:
+                    continue
+                if known is not None and not result.frame and result.shape == known.array.shape:
+                    prediction.outputs[spec.name] = known
                     continue
                 storage = STORAGE[spec.dtype]
                 if result.frame > 0:
@@ -289,27 +280,26 @@ class Dataplane:
         return prediction
 
 
-def _in_place(signature: Signature, inputs: Mapping[str, InputTensor], body: Body) -> dict[str, int]:
-    """The inputs that need not be copied, and where they lie, in bytes from the segment's start."""
-    found = {}
-    for spec in signature.inputs:
-        tensor = inputs.get(spec.name)
-        if tensor is not None and tensor.dtype == spec.dtype:
-            offset = body.find(tensor.array)
-            if offset is not None:
-                found[spec.name] = offset
-    return found
+def _beside(block: Block, body: Block) -> Block:
+    """The block as it is lent to a request: the body is freed with it."""
+    return Block(block.segment, block.offset, block.size, block.memory, body)
 
 
 def _frame_bytes(answer: Answer) -> int:
     """Bytes of the outputs that came as frames."""
+    nbytes = 0
     try:
-        return sum(len(answer.frames[one.frame - 1]) for one in answer.outputs if one.frame > 0)
+        for one in answer.outputs:
+            if one.frame > 0:
+                nbytes += len(answer.frames[one.frame - 1])
     except IndexError as error:
         raise InternalError(_MISFIT) from error
+    return nbytes
 
 
 def _check_outputs(served: Served, outputs: frozenset[str]) -> None:
+    if not outputs:
+        return
     known = [spec.name for spec in served.signature.outputs]
     unknown = sorted(outputs.difference(known))
     if unknown:

@@ -9,7 +9,7 @@ import numpy as np
 from common.config import ModelConfig
 from common.messages import VersionId, VersionStatus
 from common.tensors import Signature
-from frontends.body import Body
+from frontends.memory import Block
 
 STRING = "string"
 """Element type of an input that is bytes, which stand for encoded images."""
@@ -104,12 +104,12 @@ class DataplaneInterface(Protocol):
         build: BuildInputs,
         deadline_ns: int,
         outputs: frozenset[str] = frozenset(),
-        body: Body | None = None,
+        body: Block | None = None,
     ) -> Prediction:
         """Infer; `outputs` names the wanted ones (empty: all), in the signature's order.
 
-        `body` is the message where it lies in shared memory, and with it perhaps what `build` gives. Its block is freed
-        by this, whatever happens, as soon as nothing reads it.
+        `body` is the block in which the message lies, and with it perhaps what `build` gives. It is freed by this,
+        whatever happens, as soon as nothing reads it.
 
         `deadline_ns` is CLOCK_MONOTONIC. Raises ServingError. When the calling task is cancelled, nothing is lost:
         the block is freed as soon as no worker can write to it.

@@ -7,7 +7,7 @@ descriptors of the segments go to the workers through `common.descriptors`.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from common.allocator import Allocator, align
 from common.arena import Segment
@@ -21,8 +21,7 @@ _SPARE_BYTES = 64 << 20
 """Memory that a large request must leave to the rest of the machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """Lent bytes: `size` of them at `offset` in a segment."""
 
     segment: int
@@ -89,15 +88,14 @@ class Memory:
         return Block(self._last_segment, 0, size, segment)
 
     def free(self, block: Block) -> None:
-        """Take a block back, and what is lent beside it. A part of a large segment stands for all of it."""
+        """Take a block back, and what is lent beside it."""
         if block.beside is not None:
             self.free(block.beside)
         if block.segment == ARENA:
             self._allocator.free(block.offset)
             return
-        segment = self._large.pop(block.segment)
-        self._large_bytes -= segment.size
-        self._unclosed.append(segment)
+        self._large_bytes -= block.size
+        self._unclosed.append(self._large.pop(block.segment))
         self.collect()
 
     def collect(self) -> None:

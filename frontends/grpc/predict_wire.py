@@ -77,26 +77,37 @@ def walk(message: memoryview) -> Form | None:
         return None
 
 
-_ENTRY, _VALUE = 0x12, 0x12
+_LARGE = 4096
+"""Bytes of elements that are worth being aligned."""
+
+_MAX_LOCATED = 512
+"""Fields that are looked through for them."""
 
 
 def elements_offset(beginning: memoryview) -> int:
-    """Where the elements of the first tensor begin, given a message's first bytes; 0 where these do not tell."""
+    """Where the first large tensor's elements begin, by the first bytes of a message; 0 where these do not say.
+
+    This is a hint, for whoever chooses the message's place in memory. It checks nothing.
+    """
+    at = end = depth = 0
     try:
-        entry = _find(beginning, 0, (_ENTRY,))
-        return _find(beginning, _find(beginning, entry, (_VALUE,)), tuple(_PACKED))
+        for _ in range(_MAX_LOCATED):
+            if depth and at >= end:
+                depth = 0
+            tag = beginning[at]
+            if tag == 0x08:
+                _, at = _varint(beginning, at + 1)
+                continue
+            start, stop = _field(beginning, at + 1)
+            if tag in _PACKED and depth == 2 and stop - start >= _LARGE:
+                return start
+            at = stop
+            if tag == 0x12 and depth < 2:
+                # Into an entry of `inputs`, and there into its value.
+                at, end, depth = start, stop if depth == 0 else end, depth + 1
     except (_UnusualError, IndexError):
-        return 0
-
-
-def _find(data: memoryview, at: int, tags: tuple[int, ...]) -> int:
-    """Where the first field of one of these tags begins, behind its length. What is in front of it is skipped."""
-    while data[at] not in tags:
-        if data[at] == 0x08:  # a TensorProto's dtype, the one field here that has no length
-            at += 2
-            continue
-        _, at = _field(data, at + 1)
-    return _field(data, at + 1)[0]
+        pass
+    return 0
 
 
 # Each of these reads the fields from `at` up to `end`. One that goes beyond `end` is found when the loop ends: what

@@ -8,7 +8,6 @@ from typing import Any
 from common.errors import Code, InvalidArgumentError
 from common.messages import VersionStatus
 from common.tensors import Signature, TensorSpec
-from frontends.body import Body
 from frontends.grpc.calls import Buffer, Call, Reply, Table, Unary
 from frontends.grpc.heads import HeadMethods
 from frontends.grpc.model_management import MAX_CONFIG_BYTES, read_models
@@ -86,8 +85,7 @@ class TensorFlowServing:
             check_signature_name(form.signature_name)
             return form.read_inputs(message)
 
-        body = None if block is None else Body.of(message, block)
-        return self._dataplane.predict(form.selector, build, deadline_ns, form.output_filter, body)
+        return self._dataplane.predict(form.selector, build, deadline_ns, form.output_filter, block)
 
     def _predict_parsed(self, message: memoryview, deadline_ns: int) -> Awaitable[Prediction]:
         """Any message, by protobuf's parser, which copies it."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from common.config import ServerConfig, load
 from common.tensors import Signature, TensorSpec
-from frontends.body import Body
 from frontends.interface import BuildInputs, Selector
+from frontends.memory import Block
 from frontends.rest.server import run
 from tests.unit.frontends.fake_dataplane import FakeDataplane, FakePrediction, FakeVersion, add_one
 
@@ -34,7 +34,7 @@ class SlowDataplane(FakeDataplane):
         build: BuildInputs,
         deadline_ns: int,
         outputs: frozenset[str] = frozenset(),
-        body: Body | None = None,
+        body: Block | None = None,
     ) -> FakePrediction:
         """See DataplaneInterface."""
         if selector.model == "slow":

@@ -24,7 +24,6 @@ from common.errors import (
 from common.messages import VersionId, VersionStatus
 from common.states import VersionState
 from common.tensors import STORAGE, Signature, TensorSpec
-from frontends.body import Body
 from frontends.checks import plan_layout
 from frontends.conversion import copy_into
 from frontends.images import ImageDecoder
@@ -37,6 +36,7 @@ from frontends.interface import (
     Selector,
     Served,
 )
+from frontends.memory import Block
 
 Compute = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Inputs by name, of their storage types, to outputs by name."""
@@ -124,7 +124,7 @@ class FakeDataplane:
     """What every `reconfigure` was given."""
     predictions: list[FakePrediction] = field(default_factory=list)
     """Every answer that was given."""
-    bodies: list[Body] = field(default_factory=list)
+    bodies: list[Block] = field(default_factory=list)
     """What the predicts were given that had one; freed by nobody here."""
     deadlines: list[int] = field(default_factory=list)
     """`deadline_ns` of every predict and reconfigure."""
@@ -164,7 +164,7 @@ class FakeDataplane:
         build: BuildInputs,
         deadline_ns: int,
         outputs: frozenset[str] = frozenset(),
-        body: Body | None = None,
+        body: Block | None = None,
     ) -> FakePrediction:
         """See DataplaneInterface."""
         self.deadlines.append(deadline_ns)

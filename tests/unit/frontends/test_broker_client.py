@@ -261,6 +261,23 @@ async def test_the_deadline_is_the_frontends_own_timer(stage: Stage) -> None:
 
 
 @on_stage
+async def test_a_deadline_that_is_far_away_has_a_timer_when_it_is_near(stage: Stage) -> None:
+    await stage.link()
+    deadline = time.monotonic_ns() + 600_000_000
+    near, far, farther = begin(stage, soon()), begin(stage, deadline), begin(stage)
+    await asyncio.sleep(0)
+    assert len(stage.client._timers) == 1
+    with pytest.raises(DeadlineExceededError):
+        await far
+    assert time.monotonic_ns() >= deadline
+    assert near.done()
+    assert isinstance(near.exception(), DeadlineExceededError)
+    assert not farther.done()
+    assert not stage.client._timers
+    farther.cancel()
+
+
+@on_stage
 async def test_after_the_deadline_the_block_stays_lent_until_it_is_released(stage: Stage) -> None:
     await stage.link()
     task = begin(stage)

@@ -7,7 +7,6 @@ import numpy as np
 
 from common.errors import Code, ResourceExhaustedError, ServingError
 from common.tensors import Heads, Signature, TensorSpec
-from frontends.body import Body
 from frontends.grpc.heads import CLASSIFY_METHOD, REGRESS_METHOD
 from frontends.grpc.tensorflow_protos import (
     classification_pb2,
@@ -22,6 +21,7 @@ from frontends.grpc.tensorflow_protos import (
 from frontends.grpc.tensorflow_serving import TensorFlowServing
 from frontends.grpc.wire import shape_proto
 from frontends.interface import BuildInputs, InputTensor, Selector, Served
+from frontends.memory import Block
 from tests.support.pictures import plain
 from tests.unit.frontends.fake_dataplane import (
     FakeDataplane,
@@ -62,7 +62,7 @@ class _Dataplane(FakeDataplane):
         build: BuildInputs,
         deadline_ns: int,
         outputs: frozenset[str] = frozenset(),
-        body: Body | None = None,
+        body: Block | None = None,
     ) -> FakePrediction:
         def bounded(served: Served) -> Mapping[str, InputTensor]:
             inputs = build(served)

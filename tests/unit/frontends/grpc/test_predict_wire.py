@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from common.tensors import STORAGE
 from frontends.grpc import predict_reader as module
 from frontends.grpc.predict_reader import MAX_FORM_BYTES, MAX_FORMS, PredictReader
-from frontends.grpc.predict_wire import MAX_INPUTS, walk
+from frontends.grpc.predict_wire import MAX_INPUTS, elements_offset, walk
 from frontends.grpc.tensorflow_protos import predict_pb2, types_pb2
 from frontends.grpc.wire import DATA_TYPES, MAX_DIMENSIONS, shape_proto, varint
 from frontends.interface import Selector
@@ -140,6 +140,24 @@ def test_no_more_forms_are_kept_than_their_bound() -> None:
     _read(_request("m" * MAX_FORM_BYTES, x=X).SerializeToString(), reader)
     assert len(reader._forms) == len(reader._heads) == MAX_FORMS
     assert sum(len(head) for _, head in reader._forms) <= MAX_FORMS * MAX_FORM_BYTES
+
+
+# ---- where a message is put
+
+
+def test_the_first_large_tensor_is_found_by_the_first_bytes() -> None:
+    """Small ones may come before it, in any order: protobuf's maps have none."""
+    request = _request("model", a=X, b=np.zeros((32, 32), np.float32), c=np.zeros((64, 64), np.float32))
+    request.model_spec.version.value = 7
+    message = request.SerializeToString(deterministic=True)
+    form, _ = _read(message)
+    expected = form.inputs[1].start
+    assert expected > form.inputs[0].start
+    assert elements_offset(memoryview(message)[:expected]) == expected
+    assert elements_offset(memoryview(message)) == expected
+    for length in range(expected - 2):
+        assert elements_offset(memoryview(message)[:length]) == 0
+    assert elements_offset(memoryview(_request(x=X).SerializeToString())) == 0
 
 
 # ---- what is left to protobuf
@@ -288,6 +306,11 @@ def test_any_damage_is_read_as_protobuf_reads_it_or_not_at_all(data: st.DataObje
 @given(st.binary(max_size=64))
 def test_any_bytes_are_read_as_protobuf_reads_them_or_not_at_all(message: bytes) -> None:
     check_read_alike(message)
+
+
+@given(st.binary(max_size=64) | _ANY)
+def test_any_first_bytes_give_some_place(first: bytes) -> None:
+    assert elements_offset(memoryview(first)) >= 0
 
 
 def test_the_fuzzers_first_messages_are_read() -> None:

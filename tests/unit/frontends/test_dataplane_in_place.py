@@ -1,4 +1,4 @@
-"""frontends.body, the dataplane: inputs are read where the message lies, and its block is freed once, in any case."""
+"""frontends.dataplane: inputs are read where the message lies, and its block is freed once, however it ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from common.errors import (
 from common.messages import Completed, OutputResult, Released, Stale, Submit
 from common.states import VersionState
 from common.tensors import Signature, TensorSpec
-from frontends.body import Body
 from frontends.dataplane import Prediction
 from frontends.interface import InputTensor, Selector, Served
 from frontends.memory import ARENA, Block
@@ -45,24 +44,20 @@ Y = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
 async def body_of(
-    stage: Stage, where: str, head: int = HEAD, array: np.ndarray = X
-) -> tuple[Body, np.ndarray]:
-    """A message with this input, in the arena or in a segment of its own (`room`: with more behind it)."""
+    stage: Stage, where: str = "arena", head: int = HEAD, array: np.ndarray = X
+) -> tuple[Block, np.ndarray]:
+    """A message with this input, in the arena or in a segment of its own."""
     size = head + array.nbytes
-    block: Block | None
-    if where == "arena":
-        block = stage.memory.allocate(size)
-    else:
-        block = await stage.memory.allocate_large(size + (4096 if where == "room" else 0))
+    block = stage.memory.allocate(size) if where == "arena" else await stage.memory.allocate_large(size)
     assert block is not None
     view = block.memory.view(block.offset + head, array.shape, array.dtype)
     np.copyto(view, array)
-    return Body(block, block.offset + size), view
+    return block, view
 
 
 def predict(
     stage: Stage,
-    body: Body,
+    body: Block,
     array: np.ndarray,
     dtype: str = "float32",
     selector: Selector = DEFAULT,
@@ -98,38 +93,32 @@ async def check_answered(stage: Stage, task: asyncio.Task[Prediction]) -> None:
 # ---- where inputs are read
 
 
-@pytest.mark.parametrize("where", ["arena", "room"])
-def test_an_input_in_the_message_is_not_copied(tmp_path: Path, where: str) -> None:
-    async def scenario(stage: Stage) -> None:
-        await stage.link()
-        body, array = await body_of(stage, where)
-        task = predict(stage, body, array)
-        submit = await stage.broker.next(Submit)
-        assert submit.segment == body.block.segment
-        assert submit.inputs[0].offset == body.block.offset + HEAD
-        before = HEAD + X.nbytes + (4096 if where == "room" else ALIGNMENT)
-        assert stage.memory.used == before, "the message and the outputs, no copy of the input"
-        answer(stage, submit)
-        prediction = await task
-        assert stage.memory.used == (before if where == "room" else ALIGNMENT)
-        np.testing.assert_array_equal(prediction.outputs["y"].array, Y)
-        prediction.release()
-        assert stage.memory.used == 0
-
-    on_stage(scenario)(tmp_path)
+@on_stage
+async def test_an_input_in_the_message_is_not_copied(stage: Stage) -> None:
+    await stage.link()
+    body, array = await body_of(stage)
+    task = predict(stage, body, array)
+    submit = await stage.broker.next(Submit)
+    assert submit.segment == ARENA
+    assert submit.inputs[0].offset == body.offset + HEAD
+    assert stage.memory.used == HEAD + X.nbytes + ALIGNMENT, (
+        "the message and the outputs, no copy of the input"
+    )
+    answer(stage, submit)
+    prediction = await task
+    assert stage.memory.used == ALIGNMENT, "the outputs"
+    np.testing.assert_array_equal(prediction.outputs["y"].array, Y)
+    prediction.release()
+    assert stage.memory.used == 0
 
 
 @pytest.mark.parametrize("head", [1, 2, 3, 65])
-@pytest.mark.parametrize("where", ["arena", "room"])
-def test_an_input_that_is_not_aligned_to_its_elements_is_copied(
-    tmp_path: Path, where: str, head: int
-) -> None:
+def test_an_input_that_is_not_aligned_to_its_elements_is_copied(tmp_path: Path, head: int) -> None:
     async def scenario(stage: Stage) -> None:
         await stage.link()
-        body, array = await body_of(stage, where, head)
+        body, array = await body_of(stage, "arena", head)
         task = predict(stage, body, array)
         submit = await stage.broker.next(Submit)
-        assert submit.segment == ARENA
         assert submit.inputs[0].offset % ALIGNMENT == 0
         answer(stage, submit)
         await check_answered(stage, task)
@@ -143,7 +132,7 @@ async def test_an_input_aligned_to_its_elements_alone_is_not_copied(stage: Stage
     body, array = await body_of(stage, "arena", 68)
     task = predict(stage, body, array)
     submit = await stage.broker.next(Submit)
-    assert submit.inputs[0].offset == body.block.offset + 68
+    assert submit.inputs[0].offset == body.offset + 68
     answer(stage, submit)
     await check_answered(stage, task)
 
@@ -168,13 +157,13 @@ async def test_what_is_not_the_message_is_copied(stage: Stage) -> None:
     other = beside.memory.view(beside.offset, X.shape, X.dtype)
     np.copyto(other, X)
     for found in (array[:, ::2], X.copy(), other, X[:0]):
-        again, _ = await body_of(stage, "arena")
+        again, _ = await body_of(stage)
         task = predict(stage, again, found)
         submit = await stage.broker.next(Submit)
-        assert submit.inputs[0].offset not in (body.block.offset + HEAD, beside.offset)
+        assert submit.inputs[0].offset not in (body.offset + HEAD, beside.offset)
         answer(stage, submit, found)
         (await task).release()
-    stage.memory.free(body.block)
+    stage.memory.free(body)
     stage.memory.free(beside)
     assert stage.memory.used == 0
 
@@ -185,12 +174,12 @@ async def test_of_two_inputs_one_may_be_copied(stage: Stage) -> None:
     await stage.link(
         catalogue(1, status(1, signature=Signature(specs, (TensorSpec("y", "float32", (2, 4)),))))
     )
-    body, array = await body_of(stage, "arena")
+    body, array = await body_of(stage)
     given = {"x": InputTensor("float32", array), "w": InputTensor("float32", X + 1)}
     task = predict(stage, body, array, build=lambda _: given)
     submit = await stage.broker.next(Submit)
     first, second = submit.inputs
-    assert first.offset == body.block.offset + HEAD
+    assert first.offset == body.offset + HEAD
     np.testing.assert_array_equal(view(stage, ARENA, second.offset, second.shape), X + 1)
     np.copyto(view(stage, ARENA, submit.outputs[0].offset, Y.shape), Y)
     stage.broker.say(Completed(submit.id, (OutputResult(Y.shape),)))
@@ -199,7 +188,7 @@ async def test_of_two_inputs_one_may_be_copied(stage: Stage) -> None:
 
 
 @on_stage
-async def test_a_segment_without_spare_room_is_copied_out_of(stage: Stage) -> None:
+async def test_a_segment_of_its_own_is_copied_out_of(stage: Stage) -> None:
     await stage.link()
     body, array = await body_of(stage, "large")
     task = predict(stage, body, array)
@@ -212,7 +201,7 @@ async def test_a_segment_without_spare_room_is_copied_out_of(stage: Stage) -> No
 @on_stage
 async def test_an_arena_without_room_for_outputs_is_copied_out_of(stage: Stage) -> None:
     await stage.link()
-    body, array = await body_of(stage, "arena")
+    body, array = await body_of(stage)
     rest = stage.memory.allocate(ARENA_BYTES - stage.memory.used)
     assert rest is not None
     task = predict(stage, body, array)
@@ -222,16 +211,6 @@ async def test_an_arena_without_room_for_outputs_is_copied_out_of(stage: Stage) 
     (await task).release()
     stage.memory.free(rest)
     assert stage.memory.used == 0
-
-
-@on_stage
-async def test_a_body_knows_its_end_by_the_message(stage: Stage) -> None:
-    block = stage.memory.allocate(256)
-    assert block is not None
-    message = memoryview(block.memory.buffer)[block.offset + 5 : block.offset + 100]
-    assert Body.of(message, block) == Body(block, block.offset + 100)
-    message.release()
-    stage.memory.free(block)
 
 
 # ---- every end of a request: the block is free, and only when no worker can read it
@@ -358,7 +337,7 @@ _ENDS: tuple[Callable[[Stage, asyncio.Task[Prediction], Submit], Awaitable[None]
 
 
 @pytest.mark.parametrize("end", _ENDS, ids=lambda end: end.__name__[1:])
-@pytest.mark.parametrize(("where", "head"), [("arena", HEAD), ("arena", 1), ("room", HEAD), ("large", HEAD)])
+@pytest.mark.parametrize(("where", "head"), [("arena", HEAD), ("arena", 1), ("large", HEAD)])
 def test_however_a_request_ends_its_memory_is_free(
     tmp_path: Path,
     where: str,
@@ -377,7 +356,7 @@ def test_however_a_request_ends_its_memory_is_free(
     on_stage(scenario)(tmp_path)
 
 
-@pytest.mark.parametrize("where", ["arena", "room"])
+@pytest.mark.parametrize("where", ["arena", "large"])
 def test_a_request_that_never_leaves_frees_its_message(tmp_path: Path, where: str) -> None:
     async def scenario(stage: Stage) -> None:
         async def refused(kind: type[Exception], selector: Selector = DEFAULT, **given: np.ndarray) -> None:
@@ -408,7 +387,7 @@ def test_a_request_that_never_leaves_frees_its_message(tmp_path: Path, where: st
 async def test_a_request_that_no_broker_has_seen_frees_its_message_when_it_is_cancelled(stage: Stage) -> None:
     await stage.link()
     stage.client._on_death()
-    body, array = await body_of(stage, "arena")
+    body, array = await body_of(stage)
     task = predict(stage, body, array)
     await asyncio.sleep(0)
     task.cancel()
