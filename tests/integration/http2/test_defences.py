@@ -179,15 +179,21 @@ def test_messages_that_hold_nothing(peer: Peer) -> None:
     assert _memory() - before < 64 * _MB
 
 
-def test_lengths_that_are_only_said(connect: Connect) -> None:
-    """Messages of 1 MiB, of which nothing comes, on many streams."""
+def test_lengths_that_are_only_said() -> None:
+    """Messages of 64 MiB of which nothing comes: nine are waited for, the others refused, none costs memory."""
+    server = TableServer(message_bytes=64 * _MB)
     before = _memory()
-    peer = connect()
-    for stream in range(1, 2 * _LIMITS.streams, 2):
-        peer.open(stream)
-        peer.data(stream, b"\0" + word(_MB))
-    peer.ping()
-    assert _memory() - before < 16 * _MB
+    with Peer(server.port) as peer:
+        for stream in range(1, 41, 2):
+            peer.open(stream)
+            peer.data(stream, b"\0" + word(64 * _MB))
+        peer.ping()
+        refused = [stream for stream in range(1, 41, 2) if peer.of(stream).ended]
+        assert len(refused) == 20 - 9
+        assert {peer.of(stream).status for stream in refused} == {8}
+        assert _memory() - before < 64 * _MB
+    until(lambda: server.transport._shared.budget.used == 0, "nothing is counted any more")
+    server.close()
 
 
 def _reads_nothing(connect: Connect) -> Peer:
