@@ -296,10 +296,10 @@ class WorkerHello(_Message, frozen=True, tag=60):
     running: tuple[RequestKey, ...] = ()
     """In hand, oldest first, with the version each belongs to in `running_versions`."""
     running_versions: tuple[VersionId, ...] = ()
-    running_batches: tuple[int, ...] = ()
-    """And the batch, by a number of the worker's own, 0 where it is inferred by itself. Empty: none is in a batch."""
     arenas: tuple[str, ...] = ()
     """Frontends whose memory it maps; the broker answers ArenaGone for those that have died."""
+    running_batches: tuple[int, ...] = ()
+    """The batch of each request in `running`, by a number of the worker's own; 0: it is inferred by itself."""
 
 
 class Loaded(_Message, frozen=True, tag=61):

@@ -1,7 +1,7 @@
 """`python -m perf.batching`: what batching_parameters gain for a model of dense layers.
 
-Two servers, one with and one without, are asked in turn by h2load over gRPC, in rounds; while one is asked the other is
-idle. Printed are the rates and their ratio in each round, the medians, and the CPU time of a request by kind of process.
+Two servers, one with them and one without, are asked in turn by h2load over gRPC: while one is asked, the other is
+idle. Printed are the rates, their ratio in each round, and the CPU time of a request by kind of process.
 """
 
 import argparse
