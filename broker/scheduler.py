@@ -399,7 +399,8 @@ class Scheduler:
         request.handed_at = now
         request.running_since = 0
         lane = worker.lanes.setdefault(request.version, Lane(1))
-        request.batch = 0 if lane.batches is None else batch or self.new_batch()
+        if lane.batches is not None:
+            request.batch = batch or self.new_batch()
         lane.add(request, now)
         worker.in_hand += 1
 
@@ -427,7 +428,7 @@ class Scheduler:
     def _take_back(self, request: Request, now: int) -> None:
         worker = self.workers[request.worker]
         lane = self._detach(request, worker)
-        if lane is not None and lane.has_left(request.batch):
+        if lane is not None and (lane.batches is None or lane.has_left(request.batch)):
             lane.mark_running(now)
         self._activate(request.version)
 

@@ -89,12 +89,14 @@ class Lane:
     def add(self, request: Request, now: int) -> None:
         """One more is in hand."""
         self.in_hand[request.key] = request
-        if self.batches is not None:
-            self.batches[request.batch] = self.batches.get(request.batch, 0) + 1
-            if len(self.batches) <= self.nireq:
-                request.running_since = now
-        elif len(self.in_hand) <= self.nireq:
+        occupied = self.in_hand if self.batches is None else self._add_to_batch(request.batch)
+        if len(occupied) <= self.nireq:
             request.running_since = now
+
+    def _add_to_batch(self, batch: int) -> dict[int, int]:
+        assert self.batches is not None, "asked of a lane of batches"
+        self.batches[batch] = self.batches.get(batch, 0) + 1
+        return self.batches
 
     @property
     def credits(self) -> int:
@@ -111,10 +113,11 @@ class Lane:
         request = self.in_hand.pop(key, None) or self.deferred.pop(key, None)
         if request is None:
             return False
-        if self.batches is not None:
-            self.batches[request.batch] -= 1
-            if not self.batches[request.batch]:
-                del self.batches[request.batch]
+        if self.batches is None:
+            return True
+        self.batches[request.batch] -= 1
+        if not self.batches[request.batch]:
+            del self.batches[request.batch]
         return True
 
     def has_left(self, batch: int) -> bool:
@@ -155,14 +158,10 @@ class Lane:
 
     def running(self) -> Iterator[Request]:
         """Those that occupy a slot."""
-        if self.batches is not None:
-            running = frozenset(islice(self.batches, self.nireq))
-            yield from (request for request in self.in_hand.values() if request.batch in running)
-            return
-        for index, request in enumerate(self.in_hand.values()):
-            if index >= self.nireq:
-                return
-            yield request
+        if self.batches is None:
+            return islice(self.in_hand.values(), self.nireq)
+        running = frozenset(islice(self.batches, self.nireq))
+        return (request for request in self.in_hand.values() if request.batch in running)
 
     def mark_running(self, now: int) -> None:
         """Start the clocks of those that have just reached a slot."""

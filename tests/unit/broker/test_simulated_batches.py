@@ -1,5 +1,7 @@
 """Batches in a whole server in memory: formed, failed, adopted, refused."""
 
+from typing import Any
+
 from broker.commands import Configuration
 from common.config import BatchingParameters, ModelConfig
 from common.errors import Code
@@ -9,7 +11,7 @@ from tests.unit.broker.simulation import SECOND, SimWorker, World, settled
 A = VersionId("a", 1)
 
 
-def batching(workers: int = 1, **options: int) -> World:
+def batching(workers: int = 1, **options: Any) -> World:
     return settled("a", workers=workers, batching={"a": BatchingParameters(max_batch_size=4, **options)})
 
 

@@ -13,7 +13,7 @@ from common.messages import Completed, RequestKey, Stale, VersionId
 from tests.unit.broker.simulation import SECOND, SimFrontend, World, settled
 
 MODELS = ("a", "b")
-BATCHING = (
+BATCHING: tuple[dict[str, BatchingParameters], ...] = (
     {},
     {"a": BatchingParameters(3)},
     {"a": BatchingParameters(4, 100_000), "b": BatchingParameters(2)},

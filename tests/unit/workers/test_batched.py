@@ -136,7 +136,7 @@ def test_a_request_alone_of_another_size_is_padded(
     model = load(dense(tmp_path / "1"))
     x = rows(count)
     for output, right in zip(bench.infer(model, [x]), openvino_itself(tmp_path / "1", x), strict=True):
-        np.testing.assert_allclose(output, right, rtol=1e-6)
+        np.testing.assert_allclose(np.asarray(output, np.float32), np.asarray(right, np.float32), rtol=1e-6)
 
 
 def test_batch_after_batch_in_the_same_memory(load: Load, bench: Bench, tmp_path: Path) -> None:
