@@ -16,7 +16,7 @@ import numpy as np
 
 from common.errors import Code
 from common.messages import RequestKey
-from common.tensors import STORAGE, Signature, TensorSpec, with_rows
+from common.tensors import STORAGE, Signature, with_rows
 from workers.engine import Array, BatchableModel, Binding, Done, MemoryId, Run, RunResult, failure
 
 BatchDone: TypeAlias = Callable[[Sequence[Run], Sequence[RunResult]], None]
@@ -35,6 +35,7 @@ class BatchedModel:
         self._models = source.take()
         self._free: dict[int, list[Binding]] = {size: [] for size in self._models}
         """Inputs and outputs of batches, while no batch uses them; not where their shapes are not known."""
+        self._keeps = all(with_rows(spec, 1).is_static for spec in self.signature.inputs)
 
     def start(self, run: Run, done: Done) -> RunResult | None:
         """See workers.engine.Model."""
@@ -70,13 +71,15 @@ class BatchedModel:
 
     def close(self) -> None:
         """See workers.engine.Model."""
-        self._free.clear()
+        self._free = {}
         while self._models:
             self._models.popitem()[1].close()
 
     def _start(self, runs: Sequence[Run], done: BatchDone) -> Sequence[RunResult] | None:
         rows = sum(run.inputs[0].shape[0] for run in runs)
-        size = next(size for size in self._models if size >= rows)
+        size = next((size for size in self._models if size >= rows), 0)
+        if not size:
+            raise ValueError(f"{rows} rows are more than the model takes")
         binding = self._take_binding(size, runs[0])
         _gather(binding.inputs, runs)
         whole = Run(_NOBODY, _OURS, binding, time.monotonic_ns())
@@ -99,11 +102,8 @@ class BatchedModel:
             text = f"Error occurred during inference execution: {type(error).__name__} while dividing a batch"
             return [failure(Code.INTERNAL, text)] * len(runs)
         finally:
-            if size in self._free and all(spec.is_static for spec in self._sized(size)):
+            if self._keeps:
                 self._free[size].append(binding)
-
-    def _sized(self, size: int) -> Sequence[TensorSpec]:
-        return [with_rows(spec, size) for spec in self.signature.inputs]
 
     def _take_binding(self, size: int, like: Run) -> Binding:
         """Memory of our own for a batch of this size and of this run's kind."""
@@ -120,6 +120,8 @@ def _gather(inputs: Sequence[Array], runs: Sequence[Run]) -> None:
         row = 0
         for run in runs:
             part = run.inputs[index]
+            if part.shape[1:] != whole.shape[1:]:
+                raise ValueError("requests of different shapes are in one batch")
             whole[row : row + part.shape[0]] = part
             row += part.shape[0]
         whole[row:] = whole[row - 1]

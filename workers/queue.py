@@ -132,26 +132,25 @@ class RunQueue:
                 chosen = lane
         if chosen is None:
             return None
-        _, chosen_next = chosen.waiting.popleft()
+        _, due = chosen.waiting.popleft()
         chosen.running += 1
-        if isinstance(chosen_next, Batch):
-            chosen_next.runs = True
-            for request in chosen_next.members.values():
-                self._runs(request)
-        else:
-            self._runs(chosen_next)
-        return chosen_next
+        if isinstance(due, Batch):
+            self._begin(due)
+            return due
+        self._running[due.key] = due
+        self._running_of_frontend[due.key.frontend] += 1
+        return due
 
     def finish(self, key: RequestKey) -> None:
         """Forget a request, whether it ran or not. It is neither waiting nor parked."""
         version = self._in_hand.pop(key)
-        was_running = self._running.pop(key, None) is not None
-        if self._batch_of and key in self._batch_of:
+        is_member = key in self._batch_of
+        if is_member:
             self._finish_member(key, self._lanes[version])
-        elif was_running:
-            self._lanes[version].running -= 1
-        if not was_running:
+        if self._running.pop(key, None) is None:
             return
+        if not is_member:
+            self._lanes[version].running -= 1
         left = self._running_of_frontend[key.frontend] - 1
         if left:
             self._running_of_frontend[key.frontend] = left
@@ -183,9 +182,11 @@ class RunQueue:
 
     # ---- batches
 
-    def _runs(self, request: Execute) -> None:
-        self._running[request.key] = request
-        self._running_of_frontend[request.key.frontend] += 1
+    def _begin(self, batch: Batch) -> None:
+        batch.runs = True
+        for key, request in batch.members.items():
+            self._running[key] = request
+            self._running_of_frontend[key.frontend] += 1
 
     def _push_member(self, request: Execute) -> None:
         batch = self._batch_of[request.key]

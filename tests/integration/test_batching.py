@@ -47,6 +47,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConfigServer]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def faked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConfigServer]:
+    """The fake engine, one worker, one batch at a time."""
+    with fake(tmp_path_factory.mktemp("batching-fake")) as started:
+        yield started
+
+
 def fake(directory: Path, batching: dict[str, int] | None = None, **options: Any) -> ConfigServer:
     """The fake engine, one worker, one batch at a time."""
     path = models.echo(directory / "models", commands=True, shape=(1, 1))
@@ -102,9 +109,9 @@ def test_a_model_that_cannot_be_batched_is_served_without_and_says_why(server: C
     assert "model rigid version 1: batching_parameters have no effect: it cannot be reshaped" in server.log()
 
 
-def test_requests_that_wait_together_are_inferred_together(tmp_path: Path) -> None:
-    with fake(tmp_path) as server, ExitStack() as stack:
-        clients = [stack.enter_context(GrpcClient(server.grpc_port)) for _ in range(8)]
+def test_requests_that_wait_together_are_inferred_together(faked: ConfigServer) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(GrpcClient(faked.grpc_port)) for _ in range(8)]
         begun = time.monotonic()
         calls = [clients[number % 8].start(told(SLEEP + 1000, number), timeout_s=30) for number in range(25)]
         found = [to_array(call.result(timeout=30).outputs["y"]).item() for call in calls]
@@ -115,27 +122,30 @@ def test_requests_that_wait_together_are_inferred_together(tmp_path: Path) -> No
 def test_past_max_enqueued_batches_requests_are_refused_at_once(tmp_path: Path) -> None:
     batching = {"max_batch_size": 2, "max_enqueued_batches": 1}
     with fake(tmp_path, batching) as server, GrpcClient(server.grpc_port) as client:
-        asked = [client.start(told(SLEEP + 3000, 0.0)) for _ in range(2)]
-        until(lambda: any(worker.in_hand for worker in server.status().workers), "they run")
-        # Two run or are about to, two wait ready, two are queued at the most.
-        more = [client.start(told(ECHO, number)) for number in range(12)]
-        refused = [call for call in more if call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED]
-        assert len(refused) >= 6
-        assert "rows wait for model model, and max_enqueued_batches allows 2" in str(refused[0].details())
+        asked = client.start(told(HANG, 0.0, argument=30))
+        until(lambda: any(worker.in_hand for worker in server.status().workers), "it runs")
+        # Two wait ready, as one batch, and two are queued.
+        more = [client.start(told(ECHO, number), 30.0) for number in range(12)]
+        until(lambda: sum(call.done() for call in more) == 8, "eight are refused")
+        refused = [call for call in more if call.done()]
+        assert {call.code() for call in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert refused[0].details() == "2 rows wait for model model, and max_enqueued_batches allows 2"
         with RestClient(server.rest_port) as web:
             columns = {name: array.tolist() for name, array in told(ECHO, 1.0).items()}
             assert web.predict({"inputs": columns})[0] == 503
-        for call in asked:
-            assert call.code() is grpc.StatusCode.OK
+        asked.cancel()
+        server.kill("worker")
+        assert [call.code() for call in more if call not in refused] == [grpc.StatusCode.OK] * 4
+        server.wait_serving()
 
 
 # ---- who fails, who does not
 
 
-def test_a_request_that_fails_does_not_fail_those_in_its_batch(tmp_path: Path) -> None:
-    with fake(tmp_path) as server, GrpcClient(server.grpc_port) as client:
+def test_a_request_that_fails_does_not_fail_those_in_its_batch(faked: ConfigServer) -> None:
+    with GrpcClient(faked.grpc_port) as client:
         blocker = client.start(told(SLEEP + 700, 0.0))
-        until(lambda: any(worker.in_hand for worker in server.status().workers), "it runs")
+        until(lambda: any(worker.in_hand for worker in faked.status().workers), "it runs")
         calls = [client.start(told(FAIL if number == 2 else ECHO, number)) for number in range(5)]
         assert calls[2].code() is grpc.StatusCode.INTERNAL
         assert "told to fail" in calls[2].details()
@@ -144,15 +154,16 @@ def test_a_request_that_fails_does_not_fail_those_in_its_batch(tmp_path: Path) -
         assert blocker.code() is grpc.StatusCode.OK
 
 
-def test_a_request_that_kills_its_worker_is_found_among_those_in_its_batch(tmp_path: Path) -> None:
-    with fake(tmp_path) as server, GrpcClient(server.grpc_port) as client:
+def test_a_request_that_kills_its_worker_is_found_among_those_in_its_batch(faked: ConfigServer) -> None:
+    with GrpcClient(faked.grpc_port) as client:
         blocker = client.start(told(SLEEP + 700, 0.0))
-        until(lambda: any(worker.in_hand for worker in server.status().workers), "it runs")
+        until(lambda: any(worker.in_hand for worker in faked.status().workers), "it runs")
         calls = [client.start(told(CRASH if number == 1 else ECHO, number), 40.0) for number in range(4)]
         for number in (0, 2, 3):
             assert to_array(calls[number].result(timeout=40).outputs["y"]).item() == number
         assert calls[1].code() is grpc.StatusCode.INTERNAL
         assert blocker.code() is grpc.StatusCode.OK
+        faked.wait_serving()
 
 
 def test_a_request_that_hangs_is_found_among_those_in_its_batch(tmp_path: Path) -> None:
@@ -169,10 +180,10 @@ def test_a_request_that_hangs_is_found_among_those_in_its_batch(tmp_path: Path) 
         assert blocker.code() is grpc.StatusCode.OK
 
 
-def test_cancelled_members_and_those_too_late_disturb_nobody(tmp_path: Path) -> None:
-    with fake(tmp_path) as server, GrpcClient(server.grpc_port) as client:
+def test_cancelled_members_and_those_too_late_disturb_nobody(faked: ConfigServer) -> None:
+    with GrpcClient(faked.grpc_port) as client:
         blocker = client.start(told(SLEEP + 1000, 0.0))
-        until(lambda: any(worker.in_hand for worker in server.status().workers), "it runs")
+        until(lambda: any(worker.in_hand for worker in faked.status().workers), "it runs")
         late = client.start(told(ECHO, 1.0), 0.3)
         cancelled = client.start(told(ECHO, 2.0))
         running = [client.start(told(SLEEP + 500, number)) for number in (3.0, 4.0)]
@@ -181,7 +192,7 @@ def test_cancelled_members_and_those_too_late_disturb_nobody(tmp_path: Path) -> 
         for number, call in zip((3.0, 4.0), running, strict=True):
             assert to_array(call.result(timeout=10).outputs["y"]).item() == number
         assert blocker.code() is grpc.StatusCode.OK
-        server.wait_idle()
+        faked.wait_idle()
 
 
 # ---- deaths under load

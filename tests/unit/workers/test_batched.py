@@ -16,10 +16,12 @@ from common.errors import Code
 from common.tensors import TensorSpec
 from tests.unit.workers.conftest import Bench, outputs_of
 from tests.unit.workers.models import model_config, named, parameter, save
+from workers.batch_shapes import UnbatchableError, check_inputs, check_outputs
 from workers.batched import BatchedModel
 from workers.engine import Array, BatchableModel, Run, RunResult
 from workers.openvino_engine import OpenVinoEngine
 from workers.openvino_model import OpenVinoModel
+from workers.ports import Port
 
 Load = Callable[..., BatchedModel]
 WIDTH, SCORES = 24, 5
@@ -302,6 +304,27 @@ def test_where_batches_cannot_be_each_is_inferred_by_itself_and_it_is_said_why(
     assert [note for note in model.notes if note.startswith(f"batching_parameters have no effect: {reason}")]
     model.close()
     plain.close()
+
+
+def test_only_numbers_are_gathered() -> None:
+    text = TensorSpec("x", "text", (1,))
+    with pytest.raises(UnbatchableError, match="input 'x' is of type text"):
+        check_inputs((Port(text, frozenset({"x"})),), model_config())
+    with pytest.raises(UnbatchableError, match="output 'x' is of type text"):
+        check_outputs((text,), 1)
+
+
+@pytest.mark.parametrize("misfit", ["rows", "shape"])
+def test_a_batch_that_is_none_fails_and_costs_nothing(
+    load: Load, bench: Bench, tmp_path: Path, misfit: str
+) -> None:
+    x = parameter("x", "float32", (-1, -1))
+    model = load(save(tmp_path / "1", [named(op.relu(x), "y")], [x]))
+    other = rows(8, 3) if misfit == "rows" else rows(1, 1)
+    for result in together(bench, model, [rows(1, 3)], [other]):
+        assert isinstance(result, RunResult)
+        assert result.error is not None
+        assert result.error.code is Code.INTERNAL
 
 
 def test_one_allowed_size_does_not_make_a_model_of_that_size_batchable(
