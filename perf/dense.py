@@ -14,7 +14,7 @@ from openvino import opset13 as ops
 
 from perf.calls import INPUT, OUTPUT
 
-NAME = "dense"
+NAME = "dense-layers"
 SEED = 20
 FEATURES = 64
 HIDDEN = 2048
