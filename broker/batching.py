@@ -8,13 +8,14 @@ then only a kind that fills a batch goes. One whose batch has failed is of a kin
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import TypeAlias
 
 from broker.work import Request
 from common.config import BatchingParameters
-from common.messages import RequestKey, Submit
+from common.messages import RequestKey, Submit, VersionId
 
 Kind: TypeAlias = RequestKey | tuple[tuple[int, ...], ...]
 
@@ -187,6 +188,43 @@ class BatchQueue:
                 return line
             heappop(self._heads)
         return None
+
+
+class Gathering:
+    """The queues of all versions whose requests are gathered."""
+
+    def __init__(self) -> None:
+        self.queues: dict[VersionId, BatchQueue] = {}
+        self.due: dict[VersionId, int] = {}
+        """When a batch that a worker is free for goes even if it is not full."""
+
+    def add(self, version: VersionId, parameters: BatchingParameters, waiting: Iterable[Request]) -> None:
+        """A version's requests are gathered from now on, those that wait already too."""
+        queue = self.queues[version] = BatchQueue(parameters)
+        for request in waiting:
+            queue.put(request)
+
+    def forget(self, version: VersionId) -> None:
+        """No worker has the version any more: its queue goes, if nothing waits in it."""
+        if not self.queues.get(version, True):
+            del self.queues[version]
+            self.due.pop(version, None)
+
+    def take(self, version: VersionId, now: int, *, ahead: bool) -> list[Request]:
+        """See BatchQueue.take. What rather waits for more is noted as due."""
+        queue = self.queues[version]
+        self.due.pop(version, None)
+        batch = queue.take(now, ahead=ahead)
+        if queue and not batch and not ahead:
+            self.due[version] = queue.due()
+        return batch
+
+    def wake(self, now: int) -> list[VersionId]:
+        """The versions of which a batch has waited for long enough now."""
+        ripe = [version for version, due in self.due.items() if now >= due]
+        for version in ripe:
+            del self.due[version]
+        return ripe
 
 
 def _rows(request: Request) -> int:

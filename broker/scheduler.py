@@ -20,7 +20,7 @@ requests.
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
-from broker.batching import BatchQueue
+from broker.batching import Gathering
 from broker.work import Fate, Lane, Phase, Request, Verdict, Worker
 from common.config import BatchingParameters
 from common.messages import RequestKey, Submit, VersionId
@@ -34,10 +34,9 @@ class Scheduler:
         self.workers: dict[str, Worker] = {}
         self._queues: dict[VersionId, OrderedDict[RequestKey, Request]] = {}
         self._active: OrderedDict[VersionId, None] = OrderedDict()
-        self._gathered: dict[VersionId, BatchQueue] = {}
+        self._gathering = Gathering()
+        self._gathered = self._gathering.queues
         """The queues of versions whose requests are gathered into batches."""
-        self._due: dict[VersionId, int] = {}
-        """When a batch that a worker is free for goes even if it is not full."""
         self._batches = 0
         self._suspects: deque[Request] = deque()
         self._open: dict[VersionId, int] = {}
@@ -150,19 +149,14 @@ class Scheduler:
         lanes = self.workers[slot].lanes
         lanes.setdefault(version, Lane(nireq, batches=None if batching is None else {})).nireq = nireq
         if batching is not None and version not in self._gathered:
-            gathered = self._gathered[version] = BatchQueue(batching)
-            for request in self._queues.pop(version, {}).values():
-                gathered.put(request)
+            self._gathering.add(version, batching, self._queues.pop(version, {}).values())
         self._activate(version)
 
     def version_unloaded(self, slot: str, version: VersionId) -> None:
         """A worker cannot run this version any more."""
         self.workers[slot].lanes.pop(version, None)
-        if not self._gathered.get(version, True) and not any(
-            version in one.lanes for one in self.workers.values()
-        ):
-            del self._gathered[version]
-            self._due.pop(version, None)
+        if not any(version in one.lanes for one in self.workers.values()):
+            self._gathering.forget(version)
 
     def drain(self, slot: str) -> None:
         """Give this worker nothing new."""
@@ -223,8 +217,8 @@ class Scheduler:
         """
         handed = self._dispatch_suspects(now)
         active = self._active
-        if self._due:
-            self._wake(now)
+        if self._gathering.due:
+            self._active.update(dict.fromkeys(self._gathering.wake(now)))
         while active:
             version, _ = active.popitem(last=False)
             if self._gathered and version in self._gathered:
@@ -269,14 +263,14 @@ class Scheduler:
 
     def next_due(self) -> int | None:
         """When `dispatch` is to be called even if nothing happens; None: not at all."""
-        return min(self._due.values()) if self._due else None
+        return min(self._gathering.due.values(), default=None)
 
     # ---- facts
 
     def refuses(self, submit: Submit) -> str:
         """Why a new request cannot be queued; empty: it can."""
-        gathered = self._gathered.get(submit.version)
-        return "" if gathered is None else gathered.refuses(submit)
+        queue = self._gathered.get(submit.version)
+        return "" if queue is None else queue.refuses(submit)
 
     def in_hand_of(self, slot: str) -> list[Request]:
         """What a worker has in hand, by lane, oldest first."""
@@ -464,20 +458,14 @@ class Scheduler:
 
     def _dispatch_batch(self, version: VersionId, now: int) -> list[Request]:
         """Hand over the next batch of a version, if there is a worker for it and it need not wait for more."""
-        queue = self._gathered[version]
-        self._due.pop(version, None)
-        if not queue:
-            return []
         worker = self._free_for_batch(version)
-        batch = [] if worker is None else queue.take(now)
-        if worker is not None and not batch:
-            self._due[version] = queue.due()
+        ahead = worker is None
+        worker = worker or self._free_for_batch(version, ahead=1)
         if worker is None:
-            worker = self._free_for_batch(version, ahead=1)
-            batch = [] if worker is None else queue.take(now, ahead=True)
+            return []
+        batch = self._gathering.take(version, now, ahead=ahead)
         number = self.new_batch()
         for request in batch:
-            assert worker is not None, "a batch is taken for a worker"
             self._hand_over(request, worker, now, number)
         return batch
 
@@ -491,12 +479,6 @@ class Scheduler:
             if len(lane.batches) < lane.nireq + ahead and (best is None or worker.in_hand < best.in_hand):
                 best = worker
         return best
-
-    def _wake(self, now: int) -> None:
-        """Look again at what was left to wait for more until now."""
-        for version in [version for version, due in self._due.items() if now >= due]:
-            del self._due[version]
-            self._active[version] = None
 
     def _dispatch_suspects(self, now: int) -> list[Request]:
         """Each suspect gets a worker of its own: reserved at once, handed over when that worker is empty."""
