@@ -289,8 +289,7 @@ class BrokerClient:
             self._loop.call_soon(self._flush)
         self._follow_changes(now)
         dealer = self._link.dealer
-        if dealer is not None and dealer.has_input():
-            # A drain takes a bounded number, and the descriptor does not tell of the rest again.
+        if dealer is not None and dealer.left:
             self._loop.call_soon(self._on_input)
 
     def _on_death(self) -> None:

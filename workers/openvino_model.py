@@ -5,7 +5,7 @@ It owns `nireq` slots; a slot is an infer request with what it is bound to:
     run ──▶ free slot ──set tensors──▶ infer() on the caller's thread         quick, wholly static models on CPU
                                   └──▶ start_async() ─▶ callback ─▶ done      everything else
 
-Five habits of OpenVINO 2026 shape this module, each one seen, each one with its test:
+Six habits of OpenVINO 2026 shape this module, each one seen, each one with its test:
 
 - A tensor over foreign memory does not keep that memory alive once it is set: a slot keeps the numpy views.
 - The callback of an asynchronous inference that fails is never called: `poll` finds the failure.
@@ -13,12 +13,16 @@ Five habits of OpenVINO 2026 shape this module, each one seen, each one with its
   which every shape is known, where no shape can turn out wrong.
 - Left to itself, it may give the outputs of dynamic shape of several infer requests one memory, which they overwrite
   for each other: each request gets tensors of its own for them.
+- A compiled model that ends waits for its threads while it holds Python's lock, which they need to destroy the callback
+  of an infer request that they are the last to hold: the callbacks' end is awaited first.
 - Setting the output that is an input passed through replaces that input: such outputs are copied by us.
 """
 
 import contextlib
 import time
+import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -33,6 +37,10 @@ from workers.reasons import blames_shape, reason_of
 
 _Tensors: TypeAlias = tuple[list[tuple[int, ov.Tensor]], list[tuple[int, ov.Tensor]]]
 """Of inputs and of outputs, by index."""
+
+_LET_GO_S = 10.0
+"""For OpenVINO's threads to let go of infer requests that have ended: a matter of microseconds."""
+_LOOK_S = 0.0005
 
 _WARM_UP_RUNS = 4
 _WARM_UP_NS = 50_000_000
@@ -52,6 +60,18 @@ class _Slot:
         """What the request's tensors are set to. Keeps the memory behind them alive."""
         self.run: Run | None = None
         self.done: Done | None = None
+
+
+class _Callback:
+    """Of one infer request. An object of its own, so that its end can be seen."""
+
+    __slots__ = ("__weakref__", "_call")
+
+    def __init__(self, call: Callable[[_Slot], None]) -> None:
+        self._call = call
+
+    def __call__(self, slot: _Slot) -> None:
+        self._call(slot)
 
 
 class OpenVinoModel:
@@ -76,6 +96,8 @@ class OpenVinoModel:
         self._takes_any_shape = not all(spec.is_static for spec in signature.inputs)
         self._slots = [_Slot() for _ in range(nireq)]
         self._free = deque(self._slots)
+        self._callbacks: list[weakref.ref[_Callback]] = []
+        """Those that OpenVINO may hold still."""
         self._pace = Pace(inline_limit_ns)
         if inline_limit_ns:
             self._warm_up()
@@ -127,7 +149,19 @@ class OpenVinoModel:
         """See workers.engine.Model."""
         for slot in self._slots:
             self._reset(slot)
+        self._await_callbacks()
         self._compiled = None
+
+    def _await_callbacks(self) -> None:
+        """Until OpenVINO has let go of every infer request.
+
+        The thread that ran one may be the last that holds it, and needs Python's lock to destroy its callback; the end
+        of the compiled model holds that lock and waits for the thread.
+        """
+        ends = time.monotonic() + _LET_GO_S
+        while any(callback() is not None for callback in self._callbacks) and time.monotonic() < ends:
+            time.sleep(_LOOK_S)
+        self._callbacks.clear()
 
     def _bind(self, slot: _Slot, run: Run) -> ov.InferRequest:
         request = slot.request or self._create_request(slot)
@@ -161,7 +195,9 @@ class OpenVinoModel:
     def _create_request(self, slot: _Slot) -> ov.InferRequest:
         assert self._compiled is not None, "a closed model runs nothing"
         request = slot.request = self._compiled.create_infer_request()
-        request.set_callback(self._called_back, slot)
+        callback = _Callback(self._called_back)
+        self._callbacks = [one for one in self._callbacks if one() is not None] + [weakref.ref(callback)]
+        request.set_callback(callback, slot)
         for index, spec in enumerate(self.signature.outputs):
             if not spec.is_static and index not in self._passed_through:
                 empty = ov.Shape([max(0, length) for length in spec.shape] or [0])

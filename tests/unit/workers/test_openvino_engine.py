@@ -349,6 +349,22 @@ def test_two_models_in_one_directory(engine: OpenVinoEngine, tmp_path: Path) -> 
         engine.load(tmp_path, model_config(1))
 
 
+def test_closing_waits_for_requests_that_are_held_still(engine: OpenVinoEngine, tmp_path: Path) -> None:
+    """One of OpenVINO's threads may be the last to hold a request, and its end needs the lock that closing holds."""
+    bench = Bench()
+    model = load_static(engine, relu(tmp_path, (-1, 3)), model_config(1))
+    bench.infer(model, [np.ones((2, 3), np.float32)])
+    held = [model._slots[0].request]
+    closing = threading.Thread(target=model.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    assert model._compiled is not None
+    held.clear()
+    closing.join(20)
+    assert model._compiled is None
+
+
 def test_closing_frees_the_model(engine: OpenVinoEngine, tmp_path: Path) -> None:
     """A request refers to its model by way of its callback, which the garbage collector does not see."""
     bench = Bench()
