@@ -14,7 +14,7 @@ from broker.outbox import Outbox
 from broker.peers import Frontend, Peers
 from broker.registry import Registry
 from broker.scheduler import Scheduler
-from broker.work import Request
+from broker.work import Phase, Request
 from common.errors import Code, WireError
 from common.messages import (
     Completed,
@@ -88,8 +88,15 @@ class Requests:
         self._scheduler.submit(Request(key, submit.version, submit, now))
 
     def cancel(self, key: RequestKey) -> None:
-        """Nobody waits for it; released now, or when its worker is done."""
-        if self._scheduler.cancel(key) is not None:
+        """Nobody waits for it; released now, when its worker is done, or when every worker has said what it runs."""
+        request = self._scheduler.requests.get(key)
+        is_held = request is not None and request.phase is Phase.HELD
+        if self._scheduler.cancel(key) is None:
+            return
+        if is_held:
+            # A worker that has not said Hello yet may be running it.
+            self._unreleased.append(key)
+        else:
             self._out.release(key.frontend, key.id)
 
     def frontend_died(self, name: str) -> None:

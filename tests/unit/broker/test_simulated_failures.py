@@ -197,3 +197,26 @@ def test_a_request_is_answered() -> None:
     answer = frontend.answers[id_]
     assert isinstance(answer, Completed)
     assert answer == Completed(id_, timing=answer.timing)
+
+
+def test_what_is_cancelled_before_its_worker_says_hello_is_not_released_before_it_is_done() -> None:
+    world = settled("a")
+    frontend = world.frontends["f1"]
+    (worker,) = world.workers()
+    id_ = frontend.submit(VersionId("a", 1))
+    world.flow()
+    world.kill_broker()
+    world.deliver_to_broker(frontend)
+    world.step_broker()
+    while frontend.inbound:
+        frontend.deliver_inbound()
+    frontend.abandon(id_)
+    world.deliver_to_broker(frontend)
+    world.flow()
+    world.flow()
+    assert [execute.key.id for execute in worker.in_hand] == [id_]
+    assert id_ not in frontend.freed
+    worker.finish()
+    world.flow()
+    assert id_ in frontend.freed
+    assert not world.core.scheduler.requests
