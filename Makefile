@@ -28,7 +28,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test test-deep test-api fuzz lint format schema lock perf image image-check clean
+.PHONY: help install dev run test test-deep test-api fuzz lint format schema lock perf perf-quick flame bench image image-check clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -46,15 +46,19 @@ run: install ## serve the demo model, gRPC on GRPC_PORT (9000), REST on REST_POR
 test: lint ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
 	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(ARGS)
 
-test-deep: dev ## the slow suites: many more simulated failures, a minute of changing versions
+test-deep: dev ## the slow suites: simulated failures, changing versions, bytes of any kind, messages of 1 GiB
 	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/unit/broker/test_simulated_failures.py $(ARGS)
 	@$(BIN)/python -m pytest --flip-seconds=60 tests/integration/test_repositories.py -k flip $(ARGS)
+	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/unit/frontends/grpc/http2/test_any_bytes.py $(ARGS)
+	@$(BIN)/python -m pytest --largest-messages tests/integration/http2/test_clients.py -k largest $(ARGS)
 
 test-api: dev ## the REST API against its own document, many more requests
 	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/integration/test_rest_schema.py $(ARGS)
 
-fuzz: dev ## the gRPC methods under atheris, for a minute (ARGS go to libFuzzer)
+fuzz: dev ## gRPC's methods, our reader of requests and HTTP/2 under atheris, a minute each (ARGS go to libFuzzer)
 	@$(BIN)/python -m tests.fuzz.grpc_messages -max_total_time=60 $(ARGS)
+	@$(BIN)/python -m tests.fuzz.predict_requests -max_total_time=60 $(ARGS)
+	@$(BIN)/python -m tests.fuzz.http2_connection -max_total_time=60 $(ARGS)
 
 lint: dev ## lint, format check, types, import rules
 	$(BIN)/ruff check .
@@ -76,8 +80,17 @@ lock: ## compile requirements/*.lock anew (wants uv; ARGS=--upgrade takes newer 
 	@! grep -nE '://|file:|find-links|index-url|@ ' requirements/*.lock || \
 		{ echo "a lock file names an address; it must not" >&2; exit 1; }
 
-perf: dev ## measure the server against its limits (ARGS go to perf)
+perf: dev ## measure the server against its limits and bars, about 10 minutes (ARGS go to perf)
 	@$(BIN)/python -m perf $(ARGS)
+
+perf-quick: dev ## the same with one short round, under 2 minutes: whether all works, and roughly where it stands
+	@$(BIN)/python -m perf --quick $(ARGS)
+
+flame: dev ## flame graphs of all processes of a server under load, by py-spy (ARGS go to perf.flame)
+	@$(BIN)/python -m perf.flame $(ARGS)
+
+bench: dev ## nanoseconds of the hot functions (ARGS go to perf.micro)
+	@$(BIN)/python -m perf.micro $(ARGS)
 
 image: ## build the container image ie-serving-py:latest (BASE=... on another base image)
 	@BASE="$(BASE)" sh deploy/build-image.sh $(IMAGE_ARGS)

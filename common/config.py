@@ -7,7 +7,7 @@ processes read that file and nothing else. This module is the only reader of the
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,10 @@ DEFAULT_POLL_WAIT_S = 1.0
 DEFAULT_LOG_LEVEL = "INFO"
 DEFAULT_QUEUE = 1024
 DEFAULT_MODEL_CACHE_MB = 10_240
+
+Transport: TypeAlias = Literal["grpcio", "native"]
+TRANSPORTS: tuple[Transport, ...] = ("grpcio", "native")
+DEFAULT_TRANSPORT: Transport = "grpcio"
 
 
 class VersionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,6 +133,18 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rest_port: int = 0
     """0: no REST frontend."""
     bind_address: str = "0.0.0.0"  # noqa: S104 - a server is there to be reached
+    grpc_transport: Transport = DEFAULT_TRANSPORT
+    """Who speaks HTTP/2 for gRPC: the package grpcio, or this project's own server."""
+    grpc_socket: str = ""
+    """Path of a unix socket beside the gRPC port, served by the first gRPC frontend; empty: none."""
+    rest_socket: str = ""
+    """Path of a unix socket beside the REST port; empty: none."""
+    grpc_tls_certificate: str = ""
+    """PEM file, the server's certificate first; empty: the gRPC port is not encrypted."""
+    grpc_tls_key: str = ""
+    """PEM file, the certificate's key."""
+    grpc_tls_client_ca: str = ""
+    """PEM file, the authorities of clients' certificates; empty: clients show none."""
     grpc_workers: int = 1
     """gRPC frontend processes."""
     rest_workers: int = 1

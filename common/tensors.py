@@ -1,31 +1,30 @@
 """Element types, tensor specifications and signatures, known to every process.
 
-Types are named as numpy (and ml_dtypes, for bfloat16) names them. bfloat16 has no numpy type of its own, so its
-storage type is uint16; only a frontend, which converts, needs more than storage.
+Broker, storekeeper and command know of tensors only what stands in messages: numpy, which costs a process 10 MB and a
+tenth of a second at its start, is for those that touch them (`common.dtypes`).
 """
 
 from collections.abc import Iterable
 from math import prod
 
 import msgspec
-import numpy as np
 
-STORAGE: dict[str, np.dtype] = {
-    "bool": np.dtype(np.bool_),
-    "int8": np.dtype(np.int8),
-    "int16": np.dtype(np.int16),
-    "int32": np.dtype(np.int32),
-    "int64": np.dtype(np.int64),
-    "uint8": np.dtype(np.uint8),
-    "uint16": np.dtype(np.uint16),
-    "uint32": np.dtype(np.uint32),
-    "uint64": np.dtype(np.uint64),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(np.uint16),
-    "float32": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
+ITEMSIZE: dict[str, int] = {
+    "bool": 1,
+    "int8": 1,
+    "int16": 2,
+    "int32": 4,
+    "int64": 8,
+    "uint8": 1,
+    "uint16": 2,
+    "uint32": 4,
+    "uint64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    "float32": 4,
+    "float64": 8,
 }
-"""Name of an element type → numpy type of the bytes in memory."""
+"""Name of an element type → bytes an element."""
 
 DYNAMIC = -1
 """A dimension that the model leaves open."""
@@ -36,7 +35,7 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
 
     name: str
     dtype: str
-    """A key of STORAGE."""
+    """A key of ITEMSIZE."""
     shape: tuple[int, ...]
     """Elements a dimension; DYNAMIC where the model leaves it open. `()` is a scalar."""
     unranked: bool = False
@@ -52,7 +51,7 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
     @property
     def itemsize(self) -> int:
         """Bytes an element."""
-        return STORAGE[self.dtype].itemsize
+        return ITEMSIZE[self.dtype]
 
     @property
     def nbytes(self) -> int:
@@ -106,4 +105,4 @@ def with_rows(spec: TensorSpec, rows: int) -> TensorSpec:
 
 def byte_size(dtype: str, shape: tuple[int, ...]) -> int:
     """Bytes of a tensor of `shape` elements of `dtype`."""
-    return prod(shape) * STORAGE[dtype].itemsize
+    return prod(shape) * ITEMSIZE[dtype]

@@ -1,7 +1,8 @@
 """A frontend's side of the broker link, on asyncio: submits, answers, and everything that a broker's death brings.
 
 Sends are gathered and go out once for each round of the event loop. ZeroMQ's descriptor is edge-triggered, so after
-every send the queue is looked at again, and a timer looks a few times a second whatever the descriptor says.
+every send the queue is looked at again, and a timer looks whatever the descriptor says: often while an answer is due,
+once a second at rest.
 """
 
 from __future__ import annotations
@@ -54,6 +55,13 @@ from frontends.pacing import GATHER_S, Pacing
 _logger = logging.getLogger("frontends")
 
 _TICK_S = 0.1
+"""Between two looks at what no descriptor tells, while something is due."""
+
+_REST_S = 1.0
+"""The same while the link is up and nothing is due."""
+
+_SOON_NS = 300_000_000
+"""A request with less time left has a timer of its own. Some ticks: one may be late."""
 
 MAX_RECONFIGURATIONS = 16
 """Configurations that may be waited for at once; each is as long as its models are many."""
@@ -121,6 +129,9 @@ class BrokerClient:
         self._catalogue: CatalogueView | None = None
         self._catalogue_waiters: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        """Of the requests that are near their deadline."""
+        self._resting = False
         self.unknown_answers = 0
 
     @property
@@ -150,8 +161,8 @@ class BrokerClient:
         self._flush()
 
     async def run(self, submit: Submit, block: Block, deadline_ns: int) -> Answer:
-        """Have a request inferred. The block is this frontend's again when this returns or raises a ServingError of
-        the broker; when it raises DeadlineExceededError or CancelledError, it comes back by itself later.
+        """Have a request inferred. The block is the caller's again when this returns or raises StaleVersionError; it is
+        free when this raises a ServingError of the broker; after DeadlineExceededError or CancelledError it becomes so.
 
         Raises ServingError, StaleVersionError.
         """
@@ -160,20 +171,24 @@ class BrokerClient:
         self._waiting[id_] = waiter
         self._blocks[id_] = block
         self.ledger.add(submit)
+        if self._resting:
+            self._tick_after(_TICK_S)
         if self._link.linked:
             self._post(submit)
-        timer = self._loop.call_later(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9), self._expire, id_)
+        self._watch(id_, deadline_ns - time.monotonic_ns())
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            if _gave_back(waiter):
                 # Answered in the very round in which the client went: the block is ours, and nobody's any more.
                 self._memory.free(block)
             else:
                 self._abandon(id_)
             raise
         finally:
-            timer.cancel()
+            timer = self._timers.pop(id_, None)
+            if timer is not None:
+                timer.cancel()
             self._waiting.pop(id_, None)
 
     async def wait_for_catalogue(self, generation: int, deadline_ns: int) -> None:
@@ -199,6 +214,7 @@ class BrokerClient:
         id_ = self._last_reconfiguration
         waiter: asyncio.Future[Reconfiguration] = self._loop.create_future()
         self._reconfiguring[id_] = waiter
+        self._tick_after(_TICK_S)
         self._post(Reconfigure(id_, models))
         try:
             return await asyncio.wait_for(waiter, max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
@@ -266,6 +282,17 @@ class BrokerClient:
         elif id_ in self.ledger.entries:
             self._post(Cancel(id_))
 
+    def _watch(self, id_: int, left_ns: int) -> None:
+        """Have a request expire on time. One that has long is looked at again at every tick, and has no timer yet."""
+        if left_ns < _SOON_NS:
+            self._timers[id_] = self._loop.call_later(max(0.0, left_ns / 1e9), self._expire, id_)
+
+    def _watch_all(self, now: int) -> None:
+        for id_ in self._waiting:
+            entry = self.ledger.entries.get(id_)
+            if entry is not None and id_ not in self._timers:
+                self._watch(id_, entry.submit.deadline - now)
+
     def _expire(self, id_: int) -> None:
         waiter = self._waiting.get(id_)
         if waiter is not None and not waiter.done():
@@ -306,7 +333,7 @@ class BrokerClient:
             if self.ledger.close(message.id) is not None:
                 self._free(message.id)
         elif isinstance(message, Stale):
-            self._fail(message.id, StaleVersionError(message.generation))
+            self._give_back(message.id, StaleVersionError(message.generation))
         elif isinstance(message, Reconfigured):
             self._reconfigured(message)
 
@@ -314,18 +341,24 @@ class BrokerClient:
         if message.error is not None:
             self._fail(message.id, from_wire(message.error))
             return
-        if self.ledger.close(message.id) is None:
+        self._give_back(message.id, Answer(message.outputs, frames, message.timing))
+
+    def _give_back(self, id_: int, outcome: Answer | StaleVersionError) -> None:
+        """The waiter gets this, and the block with it."""
+        if self.ledger.close(id_) is None:
             self.unknown_answers += 1
             return
-        waiter = self._waiting.get(message.id)
+        waiter = self._waiting.get(id_)
         if waiter is None or waiter.done():
-            self._free(message.id)
+            self._free(id_)
             return
-        # From here on the block is the waiter's.
-        del self._blocks[message.id]
-        waiter.set_result(Answer(message.outputs, frames, message.timing))
+        del self._blocks[id_]
+        if isinstance(outcome, Answer):
+            waiter.set_result(outcome)
+        else:
+            waiter.set_exception(outcome)
 
-    def _fail(self, id_: int, error: ServingError | StaleVersionError) -> None:
+    def _fail(self, id_: int, error: ServingError) -> None:
         if self.ledger.close(id_) is None:
             self.unknown_answers += 1
             return
@@ -366,6 +399,7 @@ class BrokerClient:
             for submit in self.ledger.unsent():
                 self._post(submit)
             return
+        self._tick_after(_TICK_S)
         self._outgoing.clear()
         # Whether the broker has read it, and whether its answer was on the way, is not known.
         for waiting in self._reconfiguring.values():
@@ -384,10 +418,27 @@ class BrokerClient:
                 )
 
     def _tick(self) -> None:
-        self._link.tick(time.monotonic_ns())
+        now = time.monotonic_ns()
+        self._watch_all(now)
+        self._link.tick(now)
         self._on_input()
         self._memory.collect()
         refused = self._admission.refused()
         if refused and self._link.linked:
             self._post(Refused(refused))
-        self._timer = self._loop.call_later(_TICK_S, self._tick)
+        due = self.ledger.entries or self._reconfiguring or self._memory.is_restless or not self._link.linked
+        self._tick_after(_TICK_S if due else _REST_S)
+
+    def _tick_after(self, delay_s: float) -> None:
+        """Once, whatever was planned before: something may have become due that is not to wait for a rest's end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._resting = delay_s > _TICK_S
+        self._timer = self._loop.call_later(delay_s, self._tick)
+
+
+def _gave_back(waiter: asyncio.Future[Answer]) -> bool:
+    """Whether the block came back to who waits here; else it is free already, or the broker's still."""
+    if not waiter.done() or waiter.cancelled():
+        return False
+    return waiter.exception() is None or isinstance(waiter.exception(), StaleVersionError)

@@ -3,7 +3,7 @@
 The texts are those that clients of the Python OpenVINO Model Server know.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.allocator import align
@@ -23,8 +23,10 @@ class Layout:
     size: int
 
 
-def plan_layout(signature: Signature, inputs: Mapping[str, InputTensor]) -> Layout:
-    """Check the inputs and lay out the block. Raises InvalidArgumentError."""
+def plan_layout(
+    signature: Signature, inputs: Mapping[str, InputTensor], in_place: Container[str] = ()
+) -> Layout:
+    """Check the inputs and lay out the block; those named `in_place` need no room. Raises InvalidArgumentError."""
     check_names(signature, inputs)
     offset = 0
     placed = []
@@ -35,7 +37,8 @@ def plan_layout(signature: Signature, inputs: Mapping[str, InputTensor]) -> Layo
         if tensor.dtype != spec.dtype:
             check_convertible(spec.name, tensor.dtype, spec.dtype)
         placed.append(TensorRef(offset, shape))
-        offset += align(byte_size(spec.dtype, shape))
+        if spec.name not in in_place:
+            offset += align(byte_size(spec.dtype, shape))
     specs = signature.outputs
     if signature.max_rows:
         rows = check_rows(signature, placed)

@@ -19,13 +19,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from common.config import ModelConfig
+from common.dtypes import STORAGE
 from common.errors import InternalError, InvalidArgumentError, UnavailableError
-from common.messages import OutputRef, Submit, TensorRef, VersionStatus
-from common.tensors import STORAGE
+from common.messages import Submit, VersionStatus
 from frontends.admission import Admission
 from frontends.broker_client import Answer, BrokerClient, StaleVersionError
 from frontends.catalogue import CatalogueView
-from frontends.checks import Layout, plan_layout
 from frontends.conversion import copy_into
 from frontends.images import ImageDecoder
 from frontends.interface import (
@@ -37,12 +36,15 @@ from frontends.interface import (
     Selector,
     Served,
 )
-from frontends.memory import Block, Memory
+from frontends.memory import ARENA, Block, Memory
+from frontends.plans import Place, Plan, Plans, find_in_place
 
 _logger = logging.getLogger("frontends")
 
 _MAX_CHOICES = 5
 """Times that a request is resolved anew because its version left meanwhile."""
+
+_NOWHERE: Mapping[str, int] = {}
 
 _MISFIT = "The worker's answer does not fit the model's signature"
 
@@ -106,6 +108,7 @@ class Dataplane:
         self._memory = memory
         self._admission = admission
         self._images = ImageDecoder()
+        self._plans = Plans()
 
     @property
     def ready(self) -> bool:
@@ -128,36 +131,54 @@ class Dataplane:
         return self._catalogue().choose(selector)
 
     async def predict(
-        self, selector: Selector, build: BuildInputs, deadline_ns: int, outputs: frozenset[str] = frozenset()
+        self,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+        body: Block | None = None,
     ) -> Prediction:
         """Infer; `outputs` names the wanted ones (empty: all). `deadline_ns` is CLOCK_MONOTONIC.
+
+        Inputs that lie in `body` are read there by the worker, if they can be. It is freed by this in any case.
 
         Raises ServingError. When the calling task is cancelled the block is freed as soon as nothing can write to it.
         """
         started = time.monotonic_ns()
-        self._admission.check(len(self._client.ledger))
-        for _ in range(_MAX_CHOICES):
-            served = self.choose(selector)
-            _check_outputs(served, outputs)
-            inputs = build(served)
-            for tensor in inputs.values():
-                if tensor.dtype == STRING:
-                    inputs = await self._images.decode(served.signature, inputs, deadline_ns)
-                    break
-            layout = plan_layout(served.signature, inputs)
-            block = self._memory.allocate(layout.size) or await self._memory.allocate_large(layout.size)
-            submit = self._fill(served, inputs, layout, block, deadline_ns)
-            del inputs
-            submitted = time.monotonic_ns()
-            try:
-                answer = await self._client.run(submit, block, deadline_ns)
-            except StaleVersionError as stale:
-                await self._client.wait_for_catalogue(stale.generation, deadline_ns)
-                continue
-            return self._answer(served, block, submit.outputs, answer, outputs, started, submitted)
-        raise UnavailableError(
-            f"Model {selector.model} changes its versions faster than the request can follow"
-        )
+        kept = body
+        try:
+            self._admission.check(len(self._client.ledger))
+            for _ in range(_MAX_CHOICES):
+                served = self.choose(selector)
+                _check_outputs(served, outputs)
+                inputs = build(served)
+                for tensor in inputs.values():
+                    if tensor.dtype == STRING:
+                        inputs = await self._images.decode(served.signature, inputs, deadline_ns)
+                        break
+                plan, block, in_place = self._room(served, inputs, body)
+                if block is None:
+                    block = await self._memory.allocate_large(plan.layout.size)
+                place = self._fill(inputs, plan, block, in_place)
+                submit = self._submit(served, block, place, deadline_ns)
+                del inputs
+                submitted = time.monotonic_ns()
+                lent, kept = (block, None) if body is None else (_beside(block, body), None)
+                try:
+                    answer = await self._client.run(submit, lent, deadline_ns)
+                except StaleVersionError as stale:
+                    kept = body
+                    self._memory.free(block)
+                    await self._client.wait_for_catalogue(stale.generation, deadline_ns)
+                    continue
+                kept = body
+                return self._answer(served, block, place, answer, outputs, started, submitted)
+            raise UnavailableError(
+                f"Model {selector.model} changes its versions faster than the request can follow"
+            )
+        finally:
+            if kept is not None:
+                self._memory.free(kept)
 
     async def reconfigure(self, models: tuple[ModelConfig, ...] | None, deadline_ns: int) -> Reconfiguration:
         """Serve these models and no others; None: read the configuration file again. Raises ServingError."""
@@ -167,6 +188,7 @@ class Dataplane:
     def close(self) -> None:
         """Nothing is asked of it any more."""
         self._images.close()
+        self._plans.clear()
 
     def take_back(self, block: Block, frame_bytes: int) -> None:
         """A prediction was released."""
@@ -180,42 +202,48 @@ class Dataplane:
             raise UnavailableError("The server is starting and does not know its models yet")
         return catalogue
 
+    def _room(
+        self, served: Served, inputs: Mapping[str, InputTensor], body: Block | None
+    ) -> tuple[Plan, Block | None, Mapping[str, int]]:
+        """Where everything goes, and what is not copied because it lies in `body`. Raises InvalidArgumentError.
+
+        No block: a segment of its own must be made for the request.
+        """
+        # A request names one segment for all its tensors.
+        if body is not None and body.segment == ARENA:
+            in_place = find_in_place(served.signature, inputs, body)
+            plan = self._plans.find(served, inputs, in_place)
+            block = self._memory.allocate(plan.layout.size)
+            if block is not None:
+                return plan, block, in_place
+        plan = self._plans.find(served, inputs)
+        return plan, self._memory.allocate(plan.layout.size), _NOWHERE
+
     def _fill(
-        self,
-        served: Served,
-        inputs: Mapping[str, InputTensor],
-        layout: Layout,
-        block: Block,
-        deadline_ns: int,
-    ) -> Submit:
-        """Write the inputs into the block; the message that submits it."""
-        placed = []
+        self, inputs: Mapping[str, InputTensor], plan: Plan, block: Block, in_place: Mapping[str, int]
+    ) -> Place:
+        """Write the inputs into the block; where everything is."""
         try:
-            for spec, ref in zip(served.signature.inputs, layout.inputs, strict=True):
-                offset = block.offset + ref.offset
-                target = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
-                tensor = inputs[spec.name]
-                copy_into(tensor.array, tensor.dtype, target, spec.dtype)
-                placed.append(TensorRef(offset, ref.shape))
+            place = plan.at(block, in_place)
+            for name, dtype, target in place.targets:
+                tensor = inputs[name]
+                copy_into(tensor.array, tensor.dtype, target, dtype)
         except BaseException:
             self._memory.free(block)
             raise
-        room = tuple(OutputRef(block.offset + ref.offset, ref.nbytes) for ref in layout.outputs)
+        return place if block.segment == ARENA else place.without_views()
+
+    def _submit(self, served: Served, block: Block, place: Place, deadline_ns: int) -> Submit:
+        id_ = self._client.ledger.next_id()
         return Submit(
-            self._client.ledger.next_id(),
-            served.id,
-            served.generation,
-            block.segment,
-            tuple(placed),
-            room,
-            deadline_ns,
+            id_, served.id, served.generation, block.segment, place.inputs, place.outputs, deadline_ns
         )
 
     def _answer(
         self,
         served: Served,
         block: Block,
-        room: tuple[OutputRef, ...],
+        place: Place,
         answer: Answer,
         wanted: frozenset[str],
         started: int,
@@ -232,8 +260,13 @@ class Dataplane:
         prediction = Prediction(self, served, block, started, submitted, frame_bytes)
         try:
             specs = served.signature.outputs
-            for spec, ref, result in zip(specs, room, answer.outputs, strict=True):
+            for spec, ref, known, result in zip(
+                specs, place.outputs, place.results, answer.outputs, strict=True
+            ):
                 if wanted and spec.name not in wanted:
+                    continue
+                if known is not None and not result.frame and result.shape == known.array.shape:
+                    prediction.outputs[spec.name] = known
                     continue
                 storage = STORAGE[spec.dtype]
                 if result.frame > 0:
@@ -247,15 +280,26 @@ class Dataplane:
         return prediction
 
 
+def _beside(block: Block, body: Block) -> Block:
+    """The block as it is lent to a request: the body is freed with it."""
+    return Block(block.segment, block.offset, block.size, block.memory, body)
+
+
 def _frame_bytes(answer: Answer) -> int:
     """Bytes of the outputs that came as frames."""
+    nbytes = 0
     try:
-        return sum(len(answer.frames[one.frame - 1]) for one in answer.outputs if one.frame > 0)
+        for one in answer.outputs:
+            if one.frame > 0:
+                nbytes += len(answer.frames[one.frame - 1])
     except IndexError as error:
         raise InternalError(_MISFIT) from error
+    return nbytes
 
 
 def _check_outputs(served: Served, outputs: frozenset[str]) -> None:
+    if not outputs:
+        return
     known = [spec.name for spec in served.signature.outputs]
     unknown = sorted(outputs.difference(known))
     if unknown:

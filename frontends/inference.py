@@ -21,8 +21,9 @@ from typing import NoReturn, TypeAlias
 import ml_dtypes
 import numpy as np
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError, ResourceExhaustedError
-from common.tensors import DYNAMIC, STORAGE, Signature, TensorSpec
+from common.tensors import DYNAMIC, Signature, TensorSpec
 from frontends.interface import STRING, InputTensor, OutputTensor, Prediction
 
 Feature: TypeAlias = Sequence[bytes] | Sequence[float] | Sequence[int]

@@ -9,6 +9,7 @@ import numpy as np
 from common.config import ModelConfig
 from common.messages import VersionId, VersionStatus
 from common.tensors import Signature
+from frontends.memory import Block
 
 STRING = "string"
 """Element type of an input that is bytes, which stand for encoded images."""
@@ -19,7 +20,7 @@ class InputTensor:
     """An input as a rim has read it: not yet of the model's type, perhaps not even of its shape."""
 
     dtype: str
-    """Key of common.tensors.STORAGE, or STRING: the type that the client sent."""
+    """Key of common.tensors.ITEMSIZE, or STRING: the type that the client sent."""
     array: np.ndarray
     """Of STORAGE[dtype], in the client's shape; may be a view of the request's bytes. Of STRING: objects, `bytes` each,
     one an image; the data plane decodes them for the model."""
@@ -98,9 +99,17 @@ class DataplaneInterface(Protocol):
         ...
 
     async def predict(
-        self, selector: Selector, build: BuildInputs, deadline_ns: int, outputs: frozenset[str] = frozenset()
+        self,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+        body: Block | None = None,
     ) -> Prediction:
         """Infer; `outputs` names the wanted ones (empty: all), in the signature's order.
+
+        `body` is the block in which the message lies, and with it perhaps what `build` gives. It is freed by this,
+        whatever happens, as soon as nothing reads it.
 
         `deadline_ns` is CLOCK_MONOTONIC. Raises ServingError. When the calling task is cancelled, nothing is lost:
         the block is freed as soon as no worker can write to it.

@@ -7,7 +7,7 @@ descriptors of the segments go to the workers through `common.descriptors`.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from common.allocator import Allocator, align
 from common.arena import Segment
@@ -18,24 +18,29 @@ ARENA = 0
 """Number of the arena among this frontend's segments."""
 
 _SPARE_BYTES = 64 << 20
-"""Memory that a large request must leave to the rest of the machine."""
+"""Memory that a large request, or a growing arena, must leave to the rest of the machine."""
+
+_STEP_BYTES = 4 << 20
+"""The arena's memory is taken in steps of so many bytes, each when it is needed for the first time, which takes a
+millisecond or two: an idle server then does not hold what only a loaded one needs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """Lent bytes: `size` of them at `offset` in a segment."""
 
     segment: int
     offset: int
     size: int
     memory: Segment
+    beside: Block | None = None
+    """Another block, which is freed with this one."""
 
 
 class Memory:
     """The arena and the large segments."""
 
     def __init__(self, arena_bytes: int, large_bytes: int) -> None:
-        self._arena = Segment.create(arena_bytes)
+        self._arena = Segment.create(arena_bytes, min(arena_bytes, _STEP_BYTES))
         self._allocator = Allocator(arena_bytes)
         self._large_limit = large_bytes
         self._large_bytes = 0
@@ -49,9 +54,37 @@ class Memory:
         return self._allocator.used + self._large_bytes
 
     def allocate(self, size: int) -> Block | None:
-        """A block of the arena; None when it has no room for it now."""
+        """A block of the arena; None when it has no room for it now, or the machine has none."""
         offset = self._allocator.allocate(size)
-        return None if offset is None else Block(ARENA, offset, size, self._arena)
+        if offset is None:
+            return None
+        end = offset + size
+        if end > self._arena.backed and not self._grow(end):
+            self._allocator.free(offset)
+            return None
+        return Block(ARENA, offset, size, self._arena)
+
+    def _grow(self, end: int) -> bool:
+        """Have the arena's memory up to `end`; whether it could be had. Nothing is lent that was not taken before:
+        touching what is not there would end this process and the workers by SIGBUS.
+        """
+        whole = min(self._arena.size, -(-end // _STEP_BYTES) * _STEP_BYTES)
+        if whole - self._arena.backed + _SPARE_BYTES > available_memory():
+            return False
+        try:
+            self._arena.back(whole)
+        except OSError:
+            return False
+        return True
+
+    def receive(self, size: int) -> Block | None:
+        """A block of the arena for a message that is about to come; None when half of the arena is lent.
+
+        The other half is for what requests need then: a client that sends slowly must not keep it from others.
+        """
+        if self._allocator.used + size > self._allocator.size // 2:
+            return None
+        return self.allocate(size)
 
     async def allocate_large(self, size: int) -> Block:
         """A segment for this request alone, made off the loop. Raises ResourceExhaustedError, naming the bound."""
@@ -78,13 +111,20 @@ class Memory:
         return Block(self._last_segment, 0, size, segment)
 
     def free(self, block: Block) -> None:
-        """Take a block back."""
+        """Take a block back, and what is lent beside it."""
+        if block.beside is not None:
+            self.free(block.beside)
         if block.segment == ARENA:
             self._allocator.free(block.offset)
             return
         self._large_bytes -= block.size
         self._unclosed.append(self._large.pop(block.segment))
         self.collect()
+
+    @property
+    def is_restless(self) -> bool:
+        """Whether `collect` has something to try again."""
+        return bool(self._unclosed)
 
     def collect(self) -> None:
         """Unmap large segments that are free. One that a view still points into is tried again at the next call."""

@@ -25,6 +25,7 @@ class FrontendRuntime:
         self._admission = Admission(config.max_queue)
         memory = Memory(config.arena_bytes, config.large_bytes)
         run_dir = Path(config.run_dir)
+        self.memory = memory
         self._descriptors = DescriptorServer(socket_path(run_dir, name), memory.descriptor)
         self._loop.add_reader(self._descriptors.listener.fileno(), self._accept)
         self._client = BrokerClient(run_dir, name, kind, memory, self._admission)

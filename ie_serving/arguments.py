@@ -18,6 +18,8 @@ from common.config import (
     DEFAULT_MODEL_CACHE_MB,
     DEFAULT_QUEUE,
     DEFAULT_TIMEOUT_S,
+    DEFAULT_TRANSPORT,
+    TRANSPORTS,
     ModelConfig,
 )
 from ie_serving import __version__
@@ -251,6 +253,8 @@ def _add_network(group: Any) -> None:
         type=_checked(server_values.address),
         help="IPv4 or IPv6 address to listen on, e.g. 127.0.0.1 or :: (default: 0.0.0.0, all of IPv4)",
     )
+    _add_sockets(group)
+    _add_grpc_transport(group)
     group.add_argument(
         "--rest_cors_origins",
         metavar="ORIGINS",
@@ -259,6 +263,41 @@ def _add_network(group: Any) -> None:
         help="web pages that may call the REST API from a browser, by their origins with commas between them, e.g. "
         "https://example.org:8443; * for all (default: none)",
     )
+
+
+def _add_sockets(group: Any) -> None:
+    for kind, text in (
+        ("grpc", "; the first gRPC frontend process serves it"),
+        ("rest", "; it wants --rest_port as well"),
+    ):
+        group.add_argument(
+            f"--{kind}_socket",
+            metavar="PATH",
+            type=_checked(values.text_value),
+            help=f"unix socket beside the port, for clients on this host of the server's user or group{text} "
+            "(default: none)",
+        )
+
+
+def _add_grpc_transport(group: Any) -> None:
+    group.add_argument(
+        "--grpc_transport",
+        choices=TRANSPORTS,
+        default=DEFAULT_TRANSPORT,
+        help="who speaks HTTP/2 for gRPC: the package grpcio, or the server itself "
+        f"(default: {DEFAULT_TRANSPORT})",
+    )
+    for name, text in (
+        ("certificate", "PEM file with the gRPC port's certificate and those that lead to its authority"),
+        ("key", "PEM file with the certificate's key, without a password"),
+        ("client_ca", "PEM file with the authorities of which gRPC clients must show a certificate"),
+    ):
+        group.add_argument(
+            f"--grpc_tls_{name}",
+            metavar="FILE",
+            type=_checked(values.text_value),
+            help=f"{text} (default: none)",
+        )
 
 
 def _add_caches(group: Any) -> None:

@@ -9,6 +9,9 @@ from common.config import MEGABYTE, DeviceConfig, Environment, ModelConfig, Serv
 from ie_serving import values as server_values
 from ie_serving.errors import UsageError
 
+_SOCKET_PATH_BYTES = 107
+"""unix(7): sun_path has 108, the last of which ends it."""
+
 
 def resolve(
     options: argparse.Namespace, environment: Environment, run_dir: Path, working_dir: Path
@@ -17,8 +20,7 @@ def resolve(
 
     That of `config` has no models yet: they are in the file that it names.
     """
-    if options.port == options.rest_port:
-        raise _usage(options, f"--port and --rest_port must differ, both are {options.port}")
+    _check_network(options, working_dir)
     return ServerConfig(
         models=(_model(options, working_dir),) if options.command == "model" else (),
         devices=_devices(options, working_dir) if options.command == "model" else {},
@@ -27,6 +29,12 @@ def resolve(
         grpc_port=options.port,
         rest_port=options.rest_port,
         bind_address=options.bind_address,
+        grpc_transport=options.grpc_transport,
+        grpc_socket=_socket(options, "grpc_socket", working_dir),
+        rest_socket=_socket(options, "rest_socket", working_dir),
+        grpc_tls_certificate=_path(working_dir, options.grpc_tls_certificate),
+        grpc_tls_key=_path(working_dir, options.grpc_tls_key),
+        grpc_tls_client_ca=_path(working_dir, options.grpc_tls_client_ca),
         rest_cors_origins=options.rest_cors_origins,
         grpc_workers=options.grpc_workers,
         rest_workers=options.rest_workers,
@@ -43,6 +51,31 @@ def resolve(
         cache_dir=_path(working_dir, options.cache_dir),
         **_from_environment(options, environment, working_dir),
     )
+
+
+def _check_network(options: argparse.Namespace, working_dir: Path) -> None:
+    """What options say together. Raises UsageError."""
+    if options.port == options.rest_port:
+        raise _usage(options, f"--port and --rest_port must differ, both are {options.port}")
+    grpc_socket = _socket(options, "grpc_socket", working_dir)
+    if grpc_socket and grpc_socket == _socket(options, "rest_socket", working_dir):
+        raise _usage(options, f"--grpc_socket and --rest_socket must differ, both are {grpc_socket}")
+    if options.rest_socket and not options.rest_port:
+        raise _usage(options, "--rest_socket wants --rest_port as well")
+    if bool(options.grpc_tls_certificate) != bool(options.grpc_tls_key):
+        raise _usage(options, "--grpc_tls_certificate and --grpc_tls_key want each other")
+    if options.grpc_tls_client_ca and not options.grpc_tls_certificate:
+        raise _usage(options, "--grpc_tls_client_ca wants --grpc_tls_certificate and --grpc_tls_key as well")
+
+
+def _socket(options: argparse.Namespace, name: str, working_dir: Path) -> str:
+    """The path of a unix socket, absolute; empty for none. Raises UsageError."""
+    path = _path(working_dir, getattr(options, name))
+    if len(path.encode(errors="surrogateescape")) > _SOCKET_PATH_BYTES:
+        raise _usage(
+            options, f"--{name}: the path of a socket has {_SOCKET_PATH_BYTES} bytes at the most, not {path}"
+        )
+    return path
 
 
 def warnings(options: argparse.Namespace) -> list[str]:

@@ -15,12 +15,14 @@ import msgspec
 from common.config import MEGABYTE, ServerConfig, exit_file, save
 from common.config_file import interpreter_problem
 from common.process import available_memory
+from common.tls import TlsError, server_context
 from ie_serving import supervision
 from ie_serving.console import Console, open_standard_descriptors
 from ie_serving.errors import CommandError
 from ie_serving.ports import hold_port
 from ie_serving.programs import CONFIG_FILE, PROGRAMS_DIRECTORY, supervisord_text
 from ie_serving.run_directory import RunDirectory
+from ie_serving.sockets import hold_socket
 
 _SLACK_BYTES = 128 * MEGABYTE
 """Of memory, for the processes themselves, before anything is inferred."""
@@ -44,6 +46,7 @@ def serve(config: ServerConfig) -> int:
     open_standard_descriptors()
     supervision.hold_signals()
     check_files(config)
+    check_tls(config)
     check_memory(config, available_memory())
     with contextlib.ExitStack() as cleanup:
         directory = RunDirectory.acquire(Path(config.run_dir))
@@ -51,6 +54,9 @@ def serve(config: ServerConfig) -> int:
         cleanup.enter_context(hold_port(config.bind_address, config.grpc_port, "--port"))
         if config.rest_port:
             cleanup.enter_context(hold_port(config.bind_address, config.rest_port, "--rest_port"))
+        for option, path in (("--grpc_socket", config.grpc_socket), ("--rest_socket", config.rest_socket)):
+            if path:
+                cleanup.enter_context(hold_socket(path, option))
         with _console() as console:
             config = msgspec.structs.replace(config, console=console.path)
             _write(config, directory.path)
@@ -120,6 +126,15 @@ def check_files(config: ServerConfig) -> None:
         problem = interpreter_problem(device.python) if device.python else ""
         if problem:
             raise CommandError(f"the interpreter of device {name}: {problem}")
+
+
+def check_tls(config: ServerConfig) -> None:
+    """The files of certificates and keys. Raises CommandError."""
+    if config.grpc_tls_certificate:
+        try:
+            server_context(config.grpc_tls_certificate, config.grpc_tls_key, config.grpc_tls_client_ca)
+        except TlsError as error:
+            raise CommandError(f"--grpc_tls_{error.role}: {error}") from error
 
 
 def _make_directory(option: str, path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,13 +88,18 @@ def call_rest(port: int, path: str, body: bytes, timeout_s: float = TIMEOUT_S) -
         return bytes(answer.read())
 
 
-def check_grpc(port: int, sample: Sample) -> int:
-    """Call and compare; the answer's length as a frame [bytes]. Raises WrongAnswerError, NotReadyError."""
+def refusal(what: str, call: Callable[[], bytes]) -> bytes:
+    """What a gRPC call gives. Raises NotReadyError, WrongAnswerError instead of grpc.RpcError."""
     try:
-        raw = call_grpc(port, grpc_message(sample))
+        return call()
     except grpc.RpcError as error:
         kind = NotReadyError if error.code() in _NOT_READY_GRPC else WrongAnswerError
-        raise kind(f"{sample.model} over gRPC: {error.code().name}: {error.details()}") from error
+        raise kind(f"{what} over gRPC: {error.code().name}: {error.details()}") from error
+
+
+def check_grpc(port: int, sample: Sample) -> int:
+    """Call and compare; the answer's length as a frame [bytes]. Raises WrongAnswerError, NotReadyError."""
+    raw = refusal(sample.model, lambda: call_grpc(port, grpc_message(sample)))
     tensor = predict_pb2.PredictResponse.FromString(raw).outputs[OUTPUT]
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
     values = np.frombuffer(tensor.tensor_content, np.float32)

@@ -44,7 +44,7 @@ def configure(directory: Path, model: Path, count: int) -> Path:
     """A configuration file of so many copies of the model; where."""
     entries = []
     for number in range(count):
-        base = directory / f"m{number}"
+        base = directory / f"m{number:03}"
         shutil.copytree(model, base, ignore=shutil.ignore_patterns("*.npy"))
         entries.append({"config": {"name": base.name, "base_path": str(base)}})
     path = directory / "models.json"

@@ -1,4 +1,4 @@
-"""The table as a picture: ratios to the limits as bars, latency by concurrency as lines."""
+"""The table as a picture: each line's figure beside its bar and its aim, all on one scale."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,85 +7,52 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from perf.report import Row, Verdict
-from perf.run import What
+from perf.plan import Line
+from perf.results import Outcome
 
-RATIO_CLIENTS = 16
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+COLOURS = {"aim reached": "#009e73", "reached": "#0072b2", "failed": "#d55e00"}
 """Told apart by colour-blind eyes too (Okabe and Ito)."""
+_LEAST, _MOST = 1 / 8, 8.0
+"""What goes beyond is drawn at the edge."""
+_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 
-_SERIES: tuple[tuple[What, str], ...] = (("grpc", "÷ echo"), ("grpc", "÷ engine"), ("rest", "÷ engine"))
-_WIDTH = 0.8 / len(_SERIES)
-_LABELS: dict[What, str] = {"grpc": "gRPC", "rest": "REST"}
 
-
-def draw(rows: Sequence[Row], verdicts: Sequence[Verdict], note: str, path: Path) -> None:
-    """Write a PNG of two panels; `note` names the machine."""
+def draw(outcomes: Sequence[Outcome], note: str, path: Path) -> None:
+    """Write a PNG; `note` names the machine."""
+    shown = [each for each in outcomes if each.figure is not None]
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(12, 5.5), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        _draw_ratios(left, rows, verdicts)
-        _draw_latencies(right, rows)
+        figure = Figure(figsize=(11, 1.6 + 0.38 * len(shown)), layout="constrained")
+        _draw(figure.subplots(), shown)
         figure.suptitle(note, fontsize=8)
         figure.savefig(path, dpi=130)
 
 
-def _models(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row.model for row in rows))
+def goodness(line: Line, figure: float) -> float:
+    """1 at the bar, above it where the figure is better; within what is drawn."""
+    better = figure / line.bar if line.at_least else line.bar / figure if figure else _MOST
+    return min(_MOST, max(_LEAST, better))
 
 
-def _draw_ratios(axes: Axes, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> None:
-    models = _models(rows)
-    for index, (what, kind) in enumerate(_SERIES):
-        heights = [_ratio(rows, model, what, kind) for model in models]
-        places = [_place(number, index) for number in range(len(models))]
-        drawn = axes.bar(places, heights, _WIDTH, label=f"{_LABELS[what]} {kind}", color=COLOURS[index])
-        axes.bar_label(drawn, [f"{height:.2f}" if height else "" for height in heights], fontsize=7)
-    for verdict in verdicts:
-        series = [index for index, each in enumerate(_SERIES) if each == ("grpc", verdict.kind)]
-        if series and verdict.clients == RATIO_CLIENTS and verdict.model in models:
-            place = _place(models.index(verdict.model), series[0])
-            axes.hlines(verdict.bound, place - _WIDTH / 2, place + _WIDTH / 2, colors="black", linewidth=2)
-    axes.plot([], [], color="black", linewidth=2, label="bar to reach")
-    axes.set_xticks(range(len(models)), models)
-    axes.set_ylabel(f"requests a second, as a ratio, at {RATIO_CLIENTS} clients")
-    axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-
-
-def _place(model: int, series: int) -> float:
-    return model + (series - (len(_SERIES) - 1) / 2) * _WIDTH
-
-
-def _ratio(rows: Sequence[Row], model: str, what: What, kind: str) -> float:
-    """0 where it was not measured: no bar."""
-    for row in rows:
-        if (row.model, row.what, row.clients) == (model, what, RATIO_CLIENTS):
-            return (row.to_echo if kind == "÷ echo" else row.to_engine) or 0.0
-    return 0.0
-
-
-def _draw_latencies(axes: Axes, rows: Sequence[Row]) -> None:
-    for model, colour in zip(_models(rows), COLOURS, strict=False):
-        for what, style in (("grpc", "-o"), ("rest", "--s")):
-            _draw_latency(axes, [r for r in rows if (r.model, r.what) == (model, what)], style, colour)
+def _draw(axes: Axes, shown: Sequence[Outcome]) -> None:
+    for place, outcome in enumerate(reversed(shown)):
+        line, figure = outcome.line, outcome.figure or 0.0
+        end = goodness(line, figure)
+        axes.barh(place, end - 1, 0.6, left=1, color=COLOURS[outcome.verdict])
+        axes.plot(
+            [goodness(line, value) for value in outcome.values],
+            [place] * len(outcome.values),
+            "k.",
+            markersize=3,
+        )
+        axes.plot([goodness(line, line.aim)], [place], "k|", markersize=12)
+        text = f"{figure:.{line.digits}f} {line.unit}".rstrip()
+        axes.text(1.1 * _MOST, place, text, va="center", fontsize=8)
+    axes.set_yticks(range(len(shown)), [each.line.what for each in reversed(shown)])
+    axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    ticks = sorted({row.clients for row in rows if row.clients})
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.set_xlabel("clients")
-    axes.set_ylabel("latency, ms: median, shaded up to the 99th percentile")
-    if axes.lines:
-        axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-
-
-def _draw_latency(axes: Axes, rows: Sequence[Row], style: str, colour: str) -> None:
-    points = sorted(
-        (row.clients, row.p50_ms, row.p99_ms)
-        for row in rows
-        if row.p50_ms is not None and row.p99_ms is not None
-    )
-    if points:
-        clients, medians, highs = zip(*points, strict=True)
-        label = f"{rows[0].model} {_LABELS[rows[0].what]}"
-        axes.plot(clients, medians, style, color=colour, markersize=4, label=label)
-        axes.fill_between(clients, medians, highs, color=colour, alpha=0.08)
+    axes.set_xlim(_LEAST, _MOST)
+    axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+    axes.set_xlabel("times as good as its bar; dots: rounds, |: aim")
+    for word, colour in COLOURS.items():
+        axes.barh([0], [0], left=1, color=colour, label=word)
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0))

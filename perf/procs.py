@@ -1,6 +1,7 @@
 """What the server's processes cost: CPU and memory by kind, read from /proc."""
 
 import os
+import socket
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -96,6 +97,12 @@ def memory(processes: Iterable[Process]) -> dict[str, int]:
     for process in processes:
         used[process.kind] += parse_pss(_read(Path(f"/proc/{process.pid}/smaps_rollup")))
     return dict(used)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections at this port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _read(path: Path) -> str:

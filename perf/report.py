@@ -1,11 +1,11 @@
-"""From measurements to one table, the bars beside what was measured, and JSON."""
+"""What is printed: the table of the lines, as Markdown that fits a document, and every measurement."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from perf.plan import Bar, Case
-from perf.run import LOAD, Record, What
-from perf.stats import median, median_ratio
+from perf.plan import Settings
+from perf.results import LOAD, Outcome, Record
+from perf.stats import median
 
 CPU_COLUMNS = ("grpc", "rest", "broker", "worker")
 """The kinds that have a column of their own; all others are in the sum, and in the JSON."""
@@ -17,7 +17,7 @@ class Row:
     """Medians over rounds of one kind of measurement."""
 
     model: str
-    what: What
+    what: str
     clients: int
     setup: str
     rate: float
@@ -25,65 +25,28 @@ class Row:
     p99_ms: float | None
     errors: int
     """Sum over rounds."""
-    to_echo: float | None
-    """Rate over the echo's at the same number of clients; None where it does not apply."""
-    to_engine: float | None
-    """Rate over benchmark_app's with the throughput hint."""
     cpu_ms: dict[str, float]
     """CPU milliseconds a request by kind of process."""
     memory_mib: dict[str, float]
     """PSS by kind of process: the greatest of the rounds."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A bar beside what was measured."""
-
-    model: str
-    kind: str
-    clients: int
-    bound: float
-    measured: float | None
-    errors: int
-    setup: str
-    limit: float | None = None
-    """Of a latency: what echo and relay take together, of the same machine in the same rounds."""
-
-    @property
-    def reached(self) -> bool:
-        """An error in the run fails the bar whatever its figure."""
-        if self.measured is None or self.errors:
-            return False
-        return self.measured <= self.bound if self.kind == "p50 ms" else self.measured >= self.bound
-
-
-Key = tuple[str, What, int]
-_LATENCY_LIMITS: tuple[What, ...] = ("echo", "relay")
-
-
 def aggregate(records: Sequence[Record]) -> list[Row]:
     """One row for each model, kind and number of clients, in the order of their first measurement."""
-    groups: dict[Key, dict[int, Record]] = {}
+    groups: dict[tuple[str, str, int], list[Record]] = {}
     for record in records:
-        groups.setdefault((record.model, record.what, record.clients), {})[record.round] = record
-    return [_row(key, rounds, groups) for key, rounds in groups.items()]
+        groups.setdefault((record.model, record.what, record.clients), []).append(record)
+    return [_row(several) for several in groups.values()]
 
 
-def _row(key: Key, rounds: dict[int, Record], groups: dict[Key, dict[int, Record]]) -> Row:
-    model, what, clients = key
-    several = list(rounds.values())
-    served = what in ("grpc", "rest")
-    echo = groups.get((model, "echo", clients), {}) if what == "grpc" else {}
-    engine = groups.get((model, "engine throughput", 0), {}) if served else {}
+def _row(several: Sequence[Record]) -> Row:
     first = several[0]
     return Row(
-        *(model, what, clients, first.setup),
+        *(first.model, first.what, first.clients, first.setup),
         rate=median([each.figures.rate for each in several]) or 0.0,
         p50_ms=median([each.figures.p50_ms for each in several]),
         p99_ms=median([each.figures.p99_ms for each in several]),
         errors=sum(each.figures.errors for each in several),
-        to_echo=_ratio(rounds, echo),
-        to_engine=_ratio(rounds, engine),
         cpu_ms={
             kind: median([each.cpu_ms.get(kind, 0.0) for each in several]) or 0.0 for kind in first.cpu_ms
         },
@@ -94,28 +57,32 @@ def _row(key: Key, rounds: dict[int, Record], groups: dict[Key, dict[int, Record
     )
 
 
-def _ratio(upper: dict[int, Record], lower: dict[int, Record]) -> float | None:
-    both = sorted(upper.keys() & lower.keys())
-    return median_ratio(
-        [upper[number].figures.rate for number in both], [lower[number].figures.rate for number in both]
+# ---- the lines
+
+
+def lines_table(outcomes: Sequence[Outcome]) -> str:
+    """A line each: figure, spread over the rounds, bar, aim, verdict, setup."""
+    head = ("", "measured", "rounds", "bar", "aim", "", "setup")
+    return _markdown(head, [_line_cells(each) for each in outcomes], right=(1, 2, 3, 4))
+
+
+def _line_cells(outcome: Outcome) -> tuple[str, ...]:
+    line = outcome.line
+    sign = "≥" if line.at_least else "≤"
+    unit = f" {line.unit}" if line.unit else ""
+    figure = "–" if outcome.figure is None else f"{outcome.figure:.{line.digits}f}{unit}"
+    spread = (
+        f"{min(outcome.values):.{line.digits}f}–{max(outcome.values):.{line.digits}f}"
+        if outcome.values
+        else ""
     )
+    verdict = outcome.verdict + (f", {outcome.errors} errors" if outcome.errors else "")
+    verdict += f": {outcome.why}" if outcome.why else ""
+    bar, aim = (f"{sign} {bound:.{line.digits}f}" for bound in (line.bar, line.aim))
+    return line.what, figure, spread, bar, aim, verdict, outcome.setup
 
 
-def judge(cases: Sequence[Case], rows: Sequence[Row]) -> list[Verdict]:
-    """Each bar of the cases, beside the gRPC server's figure."""
-    found = {(row.model, row.what, row.clients): row for row in rows}
-    return [_verdict(case, bar, found) for case in cases for bar in case.bars]
-
-
-def _verdict(case: Case, bar: Bar, found: dict[Key, Row]) -> Verdict:
-    row = found.get((case.model, "grpc", bar.clients))
-    if row is None:
-        return Verdict(case.model, bar.kind, bar.clients, bar.bound, None, 0, "")
-    measured = {"÷ echo": row.to_echo, "÷ engine": row.to_engine, "p50 ms": row.p50_ms}[bar.kind]
-    limits = [found.get((case.model, what, bar.clients)) for what in _LATENCY_LIMITS]
-    known = [each.p50_ms for each in limits if each is not None and each.p50_ms is not None]
-    limit = sum(known) if bar.kind == "p50 ms" and len(known) == len(_LATENCY_LIMITS) else None
-    return Verdict(case.model, bar.kind, bar.clients, bar.bound, measured, row.errors, row.setup, limit)
+# ---- the measurements
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -142,49 +109,56 @@ def _memory(row: Row) -> str:
 COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("model", lambda row: row.model),
     ("what", lambda row: row.what),
-    ("clients", lambda row: str(row.clients or "")),
     ("setup", lambda row: row.setup),
+    ("clients", lambda row: str(row.clients or "")),
     ("req/s", lambda row: _rate(row.rate)),
     ("p50 ms", lambda row: _number(row.p50_ms, 3)),
     ("p99 ms", lambda row: _number(row.p99_ms, 3)),
     ("errors", lambda row: str(row.errors)),
-    ("÷ echo", lambda row: _number(row.to_echo, 2)),
-    ("÷ engine", lambda row: _number(row.to_engine, 2)),
-    ("cpu server", _cpu_server),
+    ("CPU server", _cpu_server),
     *((kind, _cpu(kind)) for kind in CPU_COLUMNS),
     (LOAD, _cpu(LOAD)),
     ("PSS MiB", _memory),
 )
-LEFT_ALIGNED = ("model", "what", "setup")
+_TEXTS = 3
+"""Columns of text, before those of numbers."""
 
 
 def table(rows: Sequence[Row]) -> str:
-    """All rows as text. CPU columns are milliseconds a request; an empty cell does not apply."""
-    cells = [[render(row) for _, render in COLUMNS] for row in rows]
-    widths = [max(len(name), *(len(line[i]) for line in cells), 0) for i, (name, _) in enumerate(COLUMNS)]
+    """All measurements. CPU columns are milliseconds a request; an empty cell does not apply."""
+    cells = [tuple(render(row) for _, render in COLUMNS) for row in rows]
+    return _markdown([name for name, _ in COLUMNS], cells, right=range(_TEXTS, len(COLUMNS)))
+
+
+def _markdown(head: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[int]) -> str:
+    """A table, padded so that it can be read as it is."""
+    widths = [max(3, *(len(row[i]) for row in (head, *cells))) for i in range(len(head))]
 
     def line(texts: Sequence[str]) -> str:
         padded = (
-            text.ljust(width) if name in LEFT_ALIGNED else text.rjust(width)
-            for text, width, (name, _) in zip(texts, widths, COLUMNS, strict=True)
+            text.rjust(width) if i in right else text.ljust(width)
+            for i, (text, width) in enumerate(zip(texts, widths, strict=True))
         )
-        return "  ".join(padded).rstrip()
+        return f"| {' | '.join(padded)} |"
 
-    return "\n".join([line([name for name, _ in COLUMNS]), *(line(texts) for texts in cells)])
-
-
-def bars(verdicts: Sequence[Verdict]) -> str:
-    """A line a bar."""
-    return "\n".join(_bar(verdict) for verdict in verdicts)
+    rule = "|".join("-" * (width + 1) + (":" if i in right else "-") for i, width in enumerate(widths))
+    return "\n".join([line(head), f"|{rule}|", *(line(row) for row in cells)])
 
 
-def _bar(verdict: Verdict) -> str:
-    clients = "1 client" if verdict.clients == 1 else f"{verdict.clients} clients"
-    sign = "≤" if verdict.kind == "p50 ms" else "≥"
-    what = f"{verdict.model} gRPC, {clients}, {verdict.kind} {sign} {verdict.bound:.2f}"
-    if verdict.measured is None:
-        return f"{what}: not measured"
-    word = "reached" if verdict.reached else "not reached"
-    wrong = f", {verdict.errors} errors" if verdict.errors else ""
-    limit = "" if verdict.limit is None else f"; echo and relay together {verdict.limit:.2f}"
-    return f"{what}: {verdict.measured:.2f}{wrong} ({verdict.setup}{limit}): {word}"
+def text_of(outcomes: Sequence[Outcome], rows: Sequence[Row], settings: Settings, note: str) -> str:
+    """All that is printed."""
+    rounds = "1 round" if settings.rounds == 1 else f"{settings.rounds} rounds"
+    parts = [f"{note}. Medians over {rounds} of about {settings.seconds:g} s, ratios within rounds.", ""]
+    parts += [
+        "Setup: f frontends (gRPC+REST), w workers × t OpenVINO threads, nireq, transport of gRPC.",
+        "",
+        lines_table(outcomes),
+    ]
+    if rows:
+        parts += [
+            "",
+            "Every measurement; CPU in ms a request: of the whole server, of its kinds of process, of the load.",
+            "",
+            table(rows),
+        ]
+    return "\n".join(parts)

@@ -1,24 +1,33 @@
 """The servers that are measured: started on free ports of this machine, awaited, and stopped by their process ids."""
 
 import contextlib
+import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 from common.messages import ProcessId
-from common.process import kill
+from common.process import available_cores, kill
 from perf import procs
 from perf.calls import NotReadyError, Sample, check_grpc, check_rest
 from perf.plan import Setup
 from perf.target import HOST, ROOT
 
+HELP_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.2
+
+_T = TypeVar("_T")
 
 
 class StartFailedError(RuntimeError):
@@ -32,6 +41,15 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind((HOST, 0))
         return [int(each.getsockname()[1]) for each in sockets]
+
+
+def setup_text(resolved: Mapping[str, Any], workers: int, cores: int) -> str:
+    """The short form of a resolved configuration with so many workers; what stands nowhere in it has its default."""
+    nireq = sorted({int(model.get("nireq", 1)) for model in resolved.get("models", [])} or {1})
+    frontends = f"{resolved.get('grpc_workers', 1)}+{resolved.get('rest_workers', 1)}f"
+    threads = max(1, cores // max(1, workers))
+    transport = resolved.get("grpc_transport", "grpcio")
+    return f"{frontends} {workers}w×{threads}t nireq {'/'.join(map(str, nireq))} {transport}"
 
 
 class EchoServer:
@@ -62,30 +80,59 @@ class EchoServer:
         self._process.communicate()
 
 
+@lru_cache
+def has_transports(program: tuple[str, ...] = ()) -> bool:
+    """Whether the server's command knows `--grpc_transport`; one that cannot be run knows nothing."""
+    line = [*(program or command()), "model", "--help"]
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=HELP_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "--grpc_transport" in done.stdout
+
+
+def command() -> tuple[str, ...]:
+    """The `ie_serving` beside this Python."""
+    return (str(Path(sys.executable).parent / "ie_serving"),)
+
+
+def model_options(name: str, path: Path, setup: Setup) -> list[str]:
+    """Arguments that serve one model."""
+    options = {"model_name": name, "model_path": str(path), **dict(setup.options)}
+    if setup.transport:
+        options["grpc_transport"] = setup.transport
+    return ["model", *(f"--{key}={value}" for key, value in options.items())]
+
+
+def config_options(path: Path, setup: Setup) -> list[str]:
+    """Arguments that serve what a configuration file lists."""
+    transport = [f"--grpc_transport={setup.transport}"] if setup.transport else []
+    return ["config", f"--config_path={path}", *transport, *(f"--{k}={v}" for k, v in setup.options)]
+
+
 class Server:
-    """`ie_serving model` with one model; a context that starts and stops it."""
+    """The whole server; a context that starts and stops it."""
 
     def __init__(
-        self, model: str, models: Path, setup: Setup, directory: Path, program: Sequence[str] = ()
+        self,
+        arguments: Sequence[str],
+        directory: Path,
+        program: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`program`: the command, instead of the `ie_serving` beside this Python."""
+        """`program`: the command, instead of the `ie_serving` beside this Python; `environment`: in addition."""
         self.grpc_port, self.rest_port = free_ports(2)
-        self._log = directory / f"{model}.log"
-        run_dir = directory / f"run-{model}"
-        options = {
-            "model_name": model,
-            "model_path": models / model,
-            "port": self.grpc_port,
-            "rest_port": self.rest_port,
-            "grpc_workers": setup.grpc_workers,
-            "rest_workers": setup.rest_workers,
-            "workers": setup.workers,
-            "nireq": setup.nireq,
-            "run_dir": run_dir,
-            **({"plugin_config": setup.plugin_config} if setup.plugin_config else {}),
-        }
-        command = program or (str(Path(sys.executable).parent / "ie_serving"),)
-        self._line = [*command, "model", *(f"--{name}={value}" for name, value in options.items())]
+        self._log = directory / f"{self.grpc_port}.log"
+        # In the temporary directory itself, because the path of a socket may not be long.
+        self._base = Path(tempfile.mkdtemp(prefix="perf-"))
+        self.run_dir = self._base / "run"
+        own = {"port": self.grpc_port, "rest_port": self.rest_port, "run_dir": self.run_dir}
+        self._line = [
+            *(program or command()),
+            *arguments,
+            *(f"--{name}={value}" for name, value in own.items()),
+        ]
+        self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Server":
@@ -93,9 +140,15 @@ class Server:
             try:
                 # A session of its own: Ctrl-C reaches the measuring process alone, which then stops the server.
                 self._process = subprocess.Popen(
-                    self._line, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                    self._line,
+                    stdout=log,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                    env=self._environment,
                 )
             except FileNotFoundError as error:
+                self._base.rmdir()
                 raise StartFailedError(f"{self._line[0]} is not installed") from error
         return self
 
@@ -112,18 +165,40 @@ class Server:
             process.wait()
         for survivor in family:
             kill(ProcessId(survivor.pid, survivor.started_ticks))
+        shutil.rmtree(self._base, ignore_errors=True)
 
     def wait_ready(self, sample: Sample) -> tuple[int, int]:
         """Until both APIs answer rightly; the lengths of their answers. Raises StartFailedError, WrongAnswerError."""
+        return self._wait(lambda: (check_grpc(self.grpc_port, sample), check_rest(self.rest_port, sample)))
+
+    def wait_grpc(self, sample: Sample) -> int:
+        """Until gRPC alone answers rightly; the length of its answer. Raises StartFailedError, WrongAnswerError."""
+        return self._wait(lambda: check_grpc(self.grpc_port, sample))
+
+    def _wait(self, check: Callable[[], _T]) -> _T:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while True:
             try:
-                return check_grpc(self.grpc_port, sample), check_rest(self.rest_port, sample)
+                return check()
             except NotReadyError as error:
-                ended = self._running().poll() is not None
-                if ended or time.monotonic() > deadline:
+                if not self.lives() or time.monotonic() > deadline:
                     raise StartFailedError(f"{error}\n{self.log_end()}") from error
             time.sleep(POLL_S)
+
+    def lives(self) -> bool:
+        """Whether its first process has not ended."""
+        return self._running().poll() is None
+
+    def setup(self) -> str:
+        """What it runs with, for beside the figures: frontends (gRPC+REST), workers × OpenVINO's threads, nireq,
+        transport of gRPC; read from the configuration that it has resolved.
+        """
+        try:
+            resolved = json.loads((self.run_dir / "config.json").read_bytes())
+        except OSError:
+            return "unknown"
+        workers = sum(process.kind == "worker" for process in self.processes())
+        return setup_text(resolved, workers, len(available_cores()))
 
     @property
     def pid(self) -> int:

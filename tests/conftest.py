@@ -3,6 +3,9 @@
 import pytest
 from hypothesis import settings
 
+from common.config import TRANSPORTS
+from tests.support import server
+
 # No deadlines: how long an example takes says more of the machine than of the code.
 settings.register_profile("usual", deadline=None)
 settings.register_profile("deep", max_examples=2000, deadline=None)
@@ -14,3 +17,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--flip-seconds", type=float, default=8.0, help="how long versions come and go under load [s]"
     )
+    parser.addoption(
+        "--largest-messages",
+        action="store_true",
+        help="send messages of 1 GiB, for which some GB of memory are wanted",
+    )
+    parser.addoption(
+        "--grpc-transport", choices=TRANSPORTS, default="", help="by which whole servers speak gRPC"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Options that tests do not ask for themselves."""
+    server.transport = config.getoption("--grpc-transport")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from common.config import BatchingParameters, ModelConfig
-from common.tensors import DYNAMIC, STORAGE, Signature, TensorSpec, with_rows
+from common.tensors import DYNAMIC, ITEMSIZE, Signature, TensorSpec, with_rows
 from workers.ports import Port, Shape
 
 
@@ -24,7 +24,7 @@ def check_inputs(ports: Sequence[Port], config: ModelConfig) -> tuple[str, ...]:
     if not ports:
         raise UnbatchableError("the model has no inputs")
     for spec in (port.spec for port in ports):
-        if spec.dtype not in STORAGE:
+        if spec.dtype not in ITEMSIZE:
             raise UnbatchableError(f"input {spec.name!r} is of type {spec.dtype}")
         if spec.unranked or not spec.shape:
             raise UnbatchableError(f"input {spec.name!r} has no first dimension")
@@ -50,7 +50,7 @@ def sized(ports: Sequence[Port], fixed: Mapping[int, Shape], rows: int) -> dict[
 def check_outputs(outputs: Sequence[TensorSpec], rows: int) -> None:
     """Raises UnbatchableError for outputs that do not have as many rows as the inputs."""
     for spec in outputs:
-        if spec.dtype not in STORAGE:
+        if spec.dtype not in ITEMSIZE:
             raise UnbatchableError(f"output {spec.name!r} is of type {spec.dtype}")
         if spec.unranked or not spec.shape or spec.shape[0] != rows:
             shape = "unknown" if spec.unranked else list(spec.shape)

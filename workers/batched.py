@@ -14,9 +14,10 @@ from typing import TypeAlias
 
 import numpy as np
 
+from common.dtypes import STORAGE
 from common.errors import Code
 from common.messages import RequestKey
-from common.tensors import STORAGE, Signature, with_rows
+from common.tensors import Signature, with_rows
 from workers.engine import Array, BatchableModel, Binding, Done, MemoryId, Run, RunResult, failure
 
 BatchDone: TypeAlias = Callable[[Sequence[Run], Sequence[RunResult]], None]

@@ -11,8 +11,9 @@ from math import prod
 import numpy as np
 
 from common.arena import Segment
+from common.dtypes import STORAGE
 from common.messages import OutputRef, TensorRef
-from common.tensors import STORAGE, Signature, TensorSpec, with_rows
+from common.tensors import Signature, TensorSpec, with_rows
 from workers.engine import Array, Binding, MemoryId
 from workers.memory import ARENA
 

@@ -3,7 +3,7 @@
     Engine ──load──▶ Model ──start(run)──▶ RunResult at once, or None and later done(run, result) from any thread
            └──load──▶ VariableModel ──compile(shapes)──▶ Model       where each request brings its own shapes
 
-A run's tensors are numpy views of shared memory, in the storage types of common.tensors: inputs are read and outputs
+A run's tensors are numpy views of shared memory, in the storage types of common.dtypes: inputs are read and outputs
 written in place. An engine keeps nothing of a run once it is finished except, at most, bindings to its memory, and
 gives those up in `release`; the memory is unmapped right after.
 """

@@ -19,8 +19,9 @@ import msgspec
 import numpy as np
 
 from common.config import BatchingParameters, ModelConfig
+from common.dtypes import STORAGE
 from common.errors import Code
-from common.tensors import STORAGE, Signature, TensorSpec
+from common.tensors import Signature, TensorSpec
 from workers.batch_shapes import open_rows
 from workers.engine import (
     Array,

@@ -28,9 +28,10 @@ from typing import TypeAlias, cast
 import numpy as np
 
 import workers.openvino_api as ov
+from common.dtypes import STORAGE
 from common.errors import Code
 from common.messages import RequestKey
-from common.tensors import STORAGE, Signature, TensorSpec
+from common.tensors import Signature, TensorSpec
 from workers.engine import Array, Binding, Done, MemoryId, Run, RunResult, collect, failure
 from workers.pace import Pace
 from workers.reasons import blames_shape, reason_of

@@ -6,6 +6,7 @@
 
 Of a version, `nireq` requests run at once and the rest wait in the order in which they came; between versions, the
 request that waits longest goes first. The worker's Hello lists what is in hand, so all four states count as "in hand".
+What a step costs does not grow with the versions that are loaded.
 
 Requests that the broker has made one batch of run together, in one slot: the batch waits from when the last of its
 members is pushed. A member that is finished or dropped before that leaves the others to run without it.
@@ -13,6 +14,7 @@ members is pushed. A member that is finished or dropped before that leaves the o
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
+from heapq import heappop, heappush
 
 from common.messages import Execute, RequestKey, VersionId
 
@@ -34,13 +36,19 @@ class Batch:
 class _Lane:
     """What waits of a version, each with its number in the order of arrival."""
 
-    __slots__ = ("nireq", "running", "waiting")
+    __slots__ = ("nireq", "running", "version", "waiting")
 
-    def __init__(self, nireq: int) -> None:
+    def __init__(self, version: VersionId, nireq: int) -> None:
+        self.version = version
         self.nireq = nireq
         self.running = 0
         """Slots that are occupied, by a request or by a batch."""
         self.waiting: deque[tuple[int, Execute | Batch]] = deque()
+
+    @property
+    def first(self) -> int:
+        """Number of the request that could start now; 0 for none."""
+        return self.waiting[0][0] if self.waiting and self.running < self.nireq else 0
 
 
 class RunQueue:
@@ -49,6 +57,10 @@ class RunQueue:
     def __init__(self) -> None:
         self._arrivals = 0
         self._lanes: dict[VersionId, _Lane] = {}
+        self._ready: list[tuple[int, VersionId]] = []
+        """A heap: `first` of every lane that has one. What is out of date in it is passed over."""
+        self._busy: dict[VersionId, None] = {}
+        """Versions of which something runs."""
         self._in_hand: OrderedDict[RequestKey, VersionId] = OrderedDict()
         self._parked: dict[tuple[str, int], list[Execute]] = {}
         self._running: dict[RequestKey, Execute] = {}
@@ -58,7 +70,7 @@ class RunQueue:
 
     def add(self, version: VersionId, nireq: int) -> None:
         """A version can run from now on."""
-        self._lanes[version] = _Lane(nireq)
+        self._lanes[version] = _Lane(version, nireq)
 
     def remove(self, version: VersionId) -> None:
         """A version has gone; nothing of it is in hand."""
@@ -82,7 +94,12 @@ class RunQueue:
 
     def running_versions(self) -> set[VersionId]:
         """Versions of which something runs."""
-        return {version for version, lane in self._lanes.items() if lane.running}
+        return set(self._busy)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in hand."""
+        return not self._in_hand
 
     def in_hand(self) -> list[tuple[RequestKey, VersionId]]:
         """Every request that is not finished, oldest first."""
@@ -115,42 +132,34 @@ class RunQueue:
 
     def push(self, request: Execute) -> None:
         """Take a request that may run as soon as its version has room. The version is known."""
+        lane = self._lanes[request.version]
         if self._batch_of and request.key in self._batch_of:
-            self._push_member(request)
+            batch = self._batch_of[request.key]
+            batch.absent.discard(request.key)
+            self._wait_if_whole(batch, lane)
             return
         self._in_hand.setdefault(request.key, request.version)
-        self._arrivals += 1
-        self._lanes[request.version].waiting.append((self._arrivals, request))
+        self._wait(lane, request)
 
     def next(self) -> Execute | Batch | None:
         """What is to be started now, and counts as running from then on; None when nothing can."""
-        chosen: _Lane | None = None
-        for lane in self._lanes.values():
-            if not lane.waiting or lane.running >= lane.nireq:
-                continue
-            if chosen is None or lane.waiting[0][0] < chosen.waiting[0][0]:
-                chosen = lane
-        if chosen is None:
-            return None
-        _, due = chosen.waiting.popleft()
-        chosen.running += 1
-        if isinstance(due, Batch):
-            self._begin(due)
-            return due
-        self._running[due.key] = due
-        self._running_of_frontend[due.key.frontend] += 1
-        return due
+        while self._ready:
+            arrival, version = heappop(self._ready)
+            lane = self._lanes.get(version)
+            if lane is not None and lane.first == arrival:
+                return self._start(lane)
+        return None
 
     def finish(self, key: RequestKey) -> None:
         """Forget a request, whether it ran or not. It is neither waiting nor parked."""
         version = self._in_hand.pop(key)
         is_member = key in self._batch_of
         if is_member:
-            self._finish_member(key, self._lanes[version])
+            self._leave_batch(key, self._lanes[version])
         if self._running.pop(key, None) is None:
             return
         if not is_member:
-            self._lanes[version].running -= 1
+            self._free_slot(self._lanes[version])
         left = self._running_of_frontend[key.frontend] - 1
         if left:
             self._running_of_frontend[key.frontend] = left
@@ -178,34 +187,58 @@ class RunQueue:
                     for entry in lane.waiting
                     if isinstance(entry[1], Batch) or entry[1].key not in names
                 )
+                self._enter(lane)
         return dropped
+
+    def _wait(self, lane: _Lane, due: Execute | Batch) -> None:
+        self._arrivals += 1
+        lane.waiting.append((self._arrivals, due))
+        if len(lane.waiting) == 1:
+            self._enter(lane)
+
+    def _enter(self, lane: _Lane) -> None:
+        """Its first request may have become another, or free to start."""
+        if first := lane.first:
+            heappush(self._ready, (first, lane.version))
+
+    def _start(self, lane: _Lane) -> Execute | Batch:
+        _, due = lane.waiting.popleft()
+        lane.running += 1
+        self._busy[lane.version] = None
+        self._enter(lane)
+        if isinstance(due, Batch):
+            due.runs = True
+            for key, request in due.members.items():
+                self._running[key] = request
+                self._running_of_frontend[key.frontend] += 1
+            return due
+        self._running[due.key] = due
+        self._running_of_frontend[due.key.frontend] += 1
+        return due
+
+    def _free_slot(self, lane: _Lane) -> None:
+        was_full = lane.running == lane.nireq
+        lane.running -= 1
+        if was_full:
+            self._enter(lane)
+        if not lane.running:
+            del self._busy[lane.version]
 
     # ---- batches
 
-    def _begin(self, batch: Batch) -> None:
-        batch.runs = True
-        for key, request in batch.members.items():
-            self._running[key] = request
-            self._running_of_frontend[key.frontend] += 1
-
-    def _push_member(self, request: Execute) -> None:
-        batch = self._batch_of[request.key]
-        batch.absent.discard(request.key)
-        self._push_if_whole(batch, self._lanes[request.version])
-
-    def _push_if_whole(self, batch: Batch, lane: _Lane) -> None:
+    def _wait_if_whole(self, batch: Batch, lane: _Lane) -> None:
         if not batch.absent and batch.members:
-            self._arrivals += 1
-            lane.waiting.append((self._arrivals, batch))
+            self._wait(lane, batch)
 
-    def _finish_member(self, key: RequestKey, lane: _Lane) -> None:
+    def _leave_batch(self, key: RequestKey, lane: _Lane) -> None:
         batch = self._batch_of.pop(key)
         del batch.members[key]
         if batch.runs:
             if not batch.members:
-                lane.running -= 1
+                self._free_slot(lane)
         elif key in batch.absent:
             batch.absent.discard(key)
-            self._push_if_whole(batch, lane)
+            self._wait_if_whole(batch, lane)
         elif not batch.members:
             lane.waiting = deque(entry for entry in lane.waiting if entry[1] is not batch)
+            self._enter(lane)

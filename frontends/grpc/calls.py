@@ -48,6 +48,8 @@ class Unary:
     """One message in, one out."""
 
     handler: Callable[[memoryview, Call], Awaitable[Reply]]
+    locate: Callable[[memoryview], int] | None = None
+    """Finds in the first bytes of a large message the offset of what should lie aligned in memory."""
 
 
 @dataclass(frozen=True, slots=True)

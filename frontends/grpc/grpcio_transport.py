@@ -8,15 +8,18 @@ answers unknown methods (UNIMPLEMENTED) and messages that are too long
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 
+from frontends import unix_socket
 from frontends.grpc.calls import Reply, Stream, Table, Unary
 from frontends.grpc.errors import status_of
 from frontends.grpc.grpcio_server import GrpcioServer
 from frontends.grpc.listening import Listening
-from frontends.memory import Block
+from frontends.memory import Block, Memory
 
 _MAX_INT = 2**31 - 1
 """grpcio's options are 32-bit integers."""
@@ -29,10 +32,14 @@ _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grp
 class GrpcioTransport:
     """A server on one port. Several processes may listen on the same one (SO_REUSEPORT)."""
 
-    def __init__(self, table: Table, listening: Listening, message_bytes: int) -> None:
-        """Longer requests than `message_bytes` are refused, answers have no bound."""
-        host, port = listening.host, listening.port
-        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    def __init__(
+        self, table: Table, listening: Listening, message_bytes: int, memory: Memory | None = None
+    ) -> None:
+        """Longer requests than `message_bytes` are refused, answers have no bound.
+
+        grpcio receives messages into memory of its own: `memory`, in which another transport may, is not used.
+        """
+        self._listening = listening
         self._table = table
         self._options = (
             ("grpc.so_reuseport", 1),
@@ -42,15 +49,15 @@ class GrpcioTransport:
         self._server: GrpcioServer | None = None
 
     async def start(self) -> int:
-        """Listen and serve; the port. Raises OSError when the port cannot be had."""
+        """Listen and serve; the port. Raises OSError when port or socket cannot be had, or TLS's files not be used."""
         handlers = {path: _method_handler(method) for path, method in self._table.items()}
         server = GrpcioServer(handlers, self._options)
-        port = server.add_insecure_port(self._address.encode())
-        if port == 0:
-            raise OSError(f"cannot listen on {self._address}")
+        port = _listen_on_port(server, self._listening)
+        if self._listening.socket:
+            _listen_on_socket(server, self._listening.socket)
         await server.start()
         self._server = server
-        return int(port)
+        return port
 
     async def wait_ended(self) -> None:
         """Return when the server has ended, by `stop` or by itself. May be cancelled."""
@@ -64,6 +71,35 @@ class GrpcioTransport:
         """Accept nothing more at once, wait `grace_s` seconds for calls that run, then cancel them."""
         if self._server is not None:
             await self._server.shutdown(grace_s)
+
+
+def _listen_on_port(server: GrpcioServer, listening: Listening) -> int:
+    host, port, tls = listening.host, listening.port, listening.tls
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if tls is None:
+        found = server.add_insecure_port(address.encode())
+    else:
+        # grpcio does not say what it dislikes about files; this does.
+        tls.context()
+        authority = Path(tls.client_authority).read_bytes() if tls.client_authority else None
+        credentials = grpc.ssl_server_credentials(
+            [(Path(tls.key).read_bytes(), Path(tls.certificate).read_bytes())],
+            root_certificates=authority,
+            require_client_auth=authority is not None,
+        )
+        found = server.add_secure_port(address.encode(), credentials)
+    if found == 0:
+        raise OSError(f"cannot listen on {address}")
+    return int(found)
+
+
+def _listen_on_socket(server: GrpcioServer, path: str) -> None:
+    """grpcio binds a path itself, and removes the file when it stops."""
+    unix_socket.clear(path)
+    # Its addresses are URIs.
+    if server.add_insecure_port(f"unix:{quote(path)}".encode()) == 0:
+        raise OSError(f"cannot listen on {path}")
+    Path(path).chmod(unix_socket.MODE)
 
 
 class _Call:

@@ -1,7 +1,7 @@
 """tensorflow.serving.PredictionService and ModelService in terms of the dataplane."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +11,8 @@ from common.tensors import Signature, TensorSpec
 from frontends.grpc.calls import Buffer, Call, Reply, Table, Unary
 from frontends.grpc.heads import HeadMethods
 from frontends.grpc.model_management import MAX_CONFIG_BYTES, read_models
+from frontends.grpc.predict_reader import PredictReader
+from frontends.grpc.predict_wire import Form, elements_offset
 from frontends.grpc.requests import (
     SIGNATURE,
     check_signature_name,
@@ -28,6 +30,7 @@ from frontends.grpc.tensorflow_protos import (
 )
 from frontends.grpc.wire import DATA_TYPES, output_buffers, read_tensor, shape_proto
 from frontends.interface import DataplaneInterface, InputTensor, Prediction, Served
+from frontends.memory import Block
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
@@ -36,6 +39,9 @@ METHOD_NAME = "tensorflow/serving/predict"
 SIGNATURE_FIELD = "signature_def"
 """The one metadata_field that TensorFlow Serving knows."""
 
+IN_PLACE_BYTES = 16 << 10
+"""Outputs of this size together are sent out of shared memory. Fewer are copied, and their memory is free at once."""
+
 
 class TensorFlowServing:
     """The handlers of both services."""
@@ -43,12 +49,13 @@ class TensorFlowServing:
     def __init__(self, dataplane: DataplaneInterface, request_timeout_s: float) -> None:
         self._dataplane = dataplane
         self._timeout_ns = int(request_timeout_s * 1e9)
+        self._reader = PredictReader()
         self._heads = HeadMethods(dataplane, self._timeout_ns)
 
     def methods(self) -> Table:
         """Every method of both services by its path."""
         return {
-            f"/{PREDICTION_SERVICE}/Predict": Unary(self.predict),
+            f"/{PREDICTION_SERVICE}/Predict": Unary(self.predict, elements_offset),
             f"/{PREDICTION_SERVICE}/Classify": Unary(self._heads.classify),
             f"/{PREDICTION_SERVICE}/Regress": Unary(self._heads.regress),
             f"/{PREDICTION_SERVICE}/MultiInference": Unary(self._heads.multi_inference),
@@ -60,22 +67,36 @@ class TensorFlowServing:
     async def predict(self, message: memoryview, call: Call) -> Reply:
         """Infer. Answers with the version that ran."""
         now = time.monotonic_ns()
+        form = self._reader.read(message)
+        if form is None:
+            prediction = await self._predict_parsed(message, deadline_of(now, call, self._timeout_ns))
+        else:
+            prediction = await self._predict_in_place(
+                form, message, deadline_of(now, call, self._timeout_ns), call.take_block()
+            )
+        return _predict_reply(prediction, call)
+
+    def _predict_in_place(
+        self, form: Form, message: memoryview, deadline_ns: int, block: Block | None
+    ) -> Awaitable[Prediction]:
+        """A message that is read where it lies, perhaps in a block of shared memory."""
+
+        def build(served: Served) -> Mapping[str, InputTensor]:
+            check_signature_name(form.signature_name)
+            return form.read_inputs(message)
+
+        return self._dataplane.predict(form.selector, build, deadline_ns, form.output_filter, block)
+
+    def _predict_parsed(self, message: memoryview, deadline_ns: int) -> Awaitable[Prediction]:
+        """Any message, by protobuf's parser, which copies it."""
         request = parse(predict_pb2.PredictRequest, message)
 
         def build(served: Served) -> Mapping[str, InputTensor]:
             check_signature_name(request.model_spec.signature_name)
             return {name: read_tensor(name, tensor) for name, tensor in request.inputs.items()}
 
-        prediction = await self._dataplane.predict(
-            selector_of(request.model_spec),
-            build,
-            deadline_of(now, call, self._timeout_ns),
-            frozenset(request.output_filter),
-        )
-        try:
-            return [_predict_response(prediction)]
-        finally:
-            prediction.release()
+        selector, wanted = selector_of(request.model_spec), frozenset(request.output_filter)
+        return self._dataplane.predict(selector, build, deadline_ns, wanted)
 
     async def get_model_metadata(self, message: memoryview, call: Call) -> Reply:
         """The signature of a version."""
@@ -126,13 +147,23 @@ def _response_model_spec(model: str, version: int) -> bytes:
     )
 
 
-def _predict_response(prediction: Prediction) -> bytes:
-    """The PredictResponse, independent of the prediction's memory."""
+def _predict_reply(prediction: Prediction, call: Call) -> Reply:
+    """The PredictResponse. A long one is sent out of the prediction's memory, which is then released after it."""
+    if sum(output.array.nbytes for output in prediction.outputs.values()) >= IN_PLACE_BYTES:
+        call.after_reply(prediction.release)
+        return _response_parts(prediction)
+    try:
+        return [b"".join(_response_parts(prediction))]
+    finally:
+        prediction.release()
+
+
+def _response_parts(prediction: Prediction) -> list[Buffer]:
     served = prediction.served.id
     parts: list[Buffer] = [_response_model_spec(served.model, served.version)]
     for name, output in prediction.outputs.items():
         parts += output_buffers(name, output)
-    return b"".join(parts)
+    return parts
 
 
 def _signature_def_map(signature: Signature) -> Any:

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
-from common.tensors import STORAGE
 from frontends.grpc.calls import Buffer
 from frontends.grpc.tensorflow_protos import tensor_pb2, tensor_shape_pb2, types_pb2
 from frontends.interface import STRING, InputTensor, OutputTensor
@@ -235,4 +235,4 @@ def output_buffers(name: str, output: OutputTensor) -> list[Buffer]:
     """An entry of PredictResponse.outputs, in parts, of which the last is a view of the output's memory."""
     array = np.ascontiguousarray(output.array)
     head = _entry_head(name, output.dtype, output.array.shape, array.nbytes)
-    return [head, array.reshape(-1).view(np.uint8).data] if array.nbytes else [head]
+    return [head, array.data.cast("B")] if array.nbytes else [head]

@@ -24,8 +24,8 @@ import numpy as np
 import orjson
 import simdjson
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
-from common.tensors import STORAGE
 from frontends.interface import STRING, InputTensor, OutputTensor
 from frontends.rest.json_text import JSON_ARRAY, JSON_OBJECT
 

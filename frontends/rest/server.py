@@ -2,8 +2,9 @@
 
     supervisord ─▶ arbiter (this process: listens, forks, restarts) ─▶ rest_workers × worker (asgi, uvloop)
 
-The workers share the arbiter's listening socket, so that connections which wait to be accepted outlive a worker. It has
-SO_REUSEPORT set, because the command holds the port with a socket of its own as long as the server lives.
+The workers share the arbiter's listening sockets, port and perhaps a unix socket, so that connections which wait to be
+accepted outlive a worker. The port has SO_REUSEPORT set, because the command holds it with a socket of its own as long
+as the server lives.
 
 A worker ends with its arbiter, the arbiter with its parent. A client that goes away has its request cancelled at once.
 """
@@ -13,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from gunicorn.glogging import Logger
 
 from common.config import ServerConfig
 from common.log import FORMAT
-from common.process import die_with_parent
+from common.process import die_with_parent, spare_heap
+from frontends import unix_socket
 from frontends.rest.lifespan import LifespanApp, StartRuntime
 
 KEEP_ALIVE_S = 60
@@ -56,15 +59,15 @@ class _GunicornLog(Logger):  # type: ignore[misc]
 class _Server(BaseApplication):  # type: ignore[misc]
     """What gunicorn asks for: settings, and the application."""
 
-    def __init__(self, config: ServerConfig, start: StartRuntime, listener: int) -> None:
+    def __init__(self, config: ServerConfig, start: StartRuntime, listeners: Sequence[int]) -> None:
         self._config = config
         self._start = start
-        self._listener = listener
+        self._listeners = listeners
         super().__init__()
 
     def load_config(self) -> None:
         settings: dict[str, Any] = {
-            "bind": f"fd://{self._listener}",
+            "bind": [f"fd://{listener}" for listener in self._listeners],
             "workers": self._config.rest_workers,
             "worker_class": "asgi",
             "asgi_loop": "uvloop",
@@ -112,6 +115,17 @@ def listen_on(address: str, port: int) -> socket.socket:
     return listener
 
 
+def _listeners(config: ServerConfig) -> list[socket.socket]:
+    """All of the server's sockets. Raises OSError."""
+    try:
+        listeners = [listen_on(config.bind_address, config.rest_port)]
+    except OSError as error:
+        raise OSError(f"cannot listen on {config.bind_address}:{config.rest_port}: {error}") from None
+    if config.rest_socket:
+        listeners.append(unix_socket.bind(config.rest_socket))
+    return listeners
+
+
 def _log_plainly(config: ServerConfig) -> None:
     """For the arbiter, which forks and therefore cannot have common.log's thread."""
     targets: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
@@ -126,14 +140,14 @@ def run(config: ServerConfig, start: StartRuntime) -> int:
     _log_plainly(config)
     log = logging.getLogger("frontends.rest")
     try:
-        listener = listen_on(config.bind_address, config.rest_port)
+        listeners = _listeners(config)
     except OSError as error:
-        log.error(
-            "The REST frontend cannot listen on %s:%d: %s", config.bind_address, config.rest_port, error
-        )
+        log.error("The REST frontend cannot start: %s", error)
         return 1
+    # Also so that no collection in a forked worker touches, and thereby copies, what it shares with this process.
+    spare_heap()
     try:
-        _Server(config, start, listener.detach()).run()
+        _Server(config, start, [listener.detach() for listener in listeners]).run()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return 0

@@ -17,6 +17,8 @@ _READERS = (
     "frontends.grpc.examples",
     "frontends.grpc.heads",
     "frontends.grpc.model_management",
+    "frontends.grpc.predict_reader",
+    "frontends.grpc.predict_wire",
     "frontends.grpc.tensorflow_serving",
     "frontends.grpc.wire",
     "frontends.inference",

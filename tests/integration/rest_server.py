@@ -15,6 +15,7 @@ import numpy as np
 from common.config import ServerConfig, load
 from common.tensors import Signature, TensorSpec
 from frontends.interface import BuildInputs, Selector
+from frontends.memory import Block
 from frontends.rest.server import run
 from tests.unit.frontends.fake_dataplane import FakeDataplane, FakePrediction, FakeVersion, add_one
 
@@ -28,7 +29,12 @@ class SlowDataplane(FakeDataplane):
     """The fake one, with a model that takes its time."""
 
     async def predict(
-        self, selector: Selector, build: BuildInputs, deadline_ns: int, outputs: frozenset[str] = frozenset()
+        self,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+        body: Block | None = None,
     ) -> FakePrediction:
         """See DataplaneInterface."""
         if selector.model == "slow":
@@ -38,7 +44,7 @@ class SlowDataplane(FakeDataplane):
             except asyncio.CancelledError:
                 self.cancelled += 1
                 raise
-        return await super().predict(selector, build, deadline_ns, outputs)
+        return await super().predict(selector, build, deadline_ns, outputs, body)
 
 
 class FakeRuntime:

@@ -6,6 +6,7 @@ a bare socket where a client must misbehave in ways that grpcio cannot.
 
 import asyncio
 import functools
+import importlib
 import logging
 import socket
 import subprocess
@@ -28,7 +29,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from common.errors import INTERNAL_TEXT, ResourceExhaustedError, UnavailableError
-from frontends.grpc.grpcio_transport import GrpcioTransport
+from frontends.grpc.calls import Table
 from frontends.grpc.health import Health
 from frontends.grpc.listening import Listening
 from frontends.grpc.methods import make_health, method_table
@@ -43,6 +44,7 @@ from frontends.grpc.tensorflow_protos import (
     regression_pb2,
 )
 from frontends.grpc.wire import DATA_TYPES, shape_proto
+from tests.support.server import TRANSPORTS
 from tests.unit.frontends.fake_dataplane import FakeDataplane, add_one
 
 pytestmark = pytest.mark.integration
@@ -58,13 +60,14 @@ Result = TypeVar("Result")
 class Server:
     """A transport over a fake dataplane, in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, transport: str) -> None:
+        self.make = functools.partial(_make, transport)
         self.dataplane = FakeDataplane(
             {"adder": {1: add_one(shape=(-1, -1))}, "small": {1: add_one(), 2: add_one()}}
         )
         self.port = 0
         self.health: Health
-        self.transport: GrpcioTransport
+        self.transport: Any
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=uvloop.run, args=(self._serve(),), daemon=True)
         self._thread.start()
@@ -76,7 +79,7 @@ class Server:
             self._stop = asyncio.Event()
             self.health = make_health(self.dataplane)
             table = method_table(self.dataplane, self.health, request_timeout_s=60)
-            self.transport = GrpcioTransport(table, Listening("127.0.0.1", 0), _MESSAGE_BYTES)
+            self.transport = self.make(table, 0)
             self.port = await self.transport.start()
         except BaseException as error:
             self._ready.set_exception(error)
@@ -118,10 +121,17 @@ class Server:
         assert not self._thread.is_alive()
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A server on a free port."""
-    running = Server()
+def _make(transport: str, table: Table, port: int) -> Any:
+    module = importlib.import_module(f"frontends.grpc.{transport}_transport")
+    return getattr(module, f"{transport.capitalize()}Transport")(
+        table, Listening("127.0.0.1", port), _MESSAGE_BYTES
+    )
+
+
+@pytest.fixture(params=TRANSPORTS)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server on a free port, by each transport."""
+    running = Server(request.param)
     yield running
     running.close()
 
@@ -487,9 +497,9 @@ def test_reflection_answers_under_its_newer_name_too(channel: grpc.Channel) -> N
 def test_two_servers_share_a_port(server: Server) -> None:
     async def second() -> int:
         table = method_table(server.dataplane, server.health, request_timeout_s=60)
-        transport = GrpcioTransport(table, Listening("127.0.0.1", server.port), _MESSAGE_BYTES)
+        transport = server.make(table, server.port)
         try:
-            return await transport.start()
+            return int(await transport.start())
         finally:
             await transport.stop(0)
 
@@ -501,7 +511,7 @@ def test_a_port_that_is_taken_is_an_error(server: Server) -> None:
         port = other.getsockname()[1]
 
         async def start() -> int:
-            return await GrpcioTransport({}, Listening("127.0.0.1", port), _MESSAGE_BYTES).start()
+            return int(await server.make({}, port).start())
 
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
             server.await_(start).result(_TIMEOUT_S)

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from common.tensors import STORAGE
+from common.dtypes import STORAGE
 from frontends.grpc.tensorflow_protos import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -94,9 +94,9 @@ def predict_request(inputs: Mapping[str, Any], version: int = 0, model: str = NA
 
 
 class GrpcClient:
-    """One connection."""
+    """One connection, to a port of this machine or to another target, in the clear or encrypted."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, target: int | str, credentials: grpc.ChannelCredentials | None = None) -> None:
         # A subchannel pool of its own: otherwise channels to one address share one connection. After a lost
         # connection grpcio would wait a second and more before it tried again.
         options = [
@@ -107,7 +107,11 @@ class GrpcClient:
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
         ]
-        self.channel = grpc.insecure_channel(f"{HOST}:{port}", options)
+        address = f"{HOST}:{target}" if isinstance(target, int) else target
+        if credentials is None:
+            self.channel = grpc.insecure_channel(address, options)
+        else:
+            self.channel = grpc.secure_channel(address, credentials, options)
         self.stub: Any = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models: Any = model_service_pb2_grpc.ModelServiceStub(self.channel)
 

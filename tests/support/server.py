@@ -6,6 +6,7 @@ with Server(directory, models, device="FAKE", workers=2) as server:     started,
 """
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from common import config
 from ie_serving.control import Status, ask_status, read_status
 from ie_serving.errors import CommandError
 from tests.support import processes
@@ -31,6 +33,12 @@ NAME = "model"
 READY_S = 30.0
 STOP_S = 8.0
 READY_LINE = "server listens on port"
+
+TRANSPORTS = [
+    name for name in config.TRANSPORTS if importlib.util.find_spec(f"frontends.grpc.{name}_transport")
+]
+transport = ""
+"""`--grpc_transport` of every server; empty: the default. The option of pytest sets it."""
 
 _Server = TypeVar("_Server", bound="Server")
 
@@ -79,6 +87,7 @@ class Server:
             "bind_address": HOST,
             "run_dir": self.run_dir,
             "arena_mb": 4,
+            **({"grpc_transport": transport} if transport else {}),
             **options,
         }
         self._process: subprocess.Popen[bytes] | None = None

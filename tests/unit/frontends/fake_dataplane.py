@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from common.config import ModelConfig
+from common.dtypes import STORAGE
 from common.errors import (
     DeadlineExceededError,
     InvalidArgumentError,
@@ -23,7 +24,7 @@ from common.errors import (
 )
 from common.messages import VersionId, VersionStatus
 from common.states import VersionState
-from common.tensors import STORAGE, Signature, TensorSpec
+from common.tensors import Signature, TensorSpec
 from frontends.checks import plan_layout
 from frontends.conversion import copy_into
 from frontends.images import ImageDecoder
@@ -36,6 +37,7 @@ from frontends.interface import (
     Selector,
     Served,
 )
+from frontends.memory import Block
 
 Compute = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Inputs by name, of their storage types, to outputs by name."""
@@ -123,6 +125,8 @@ class FakeDataplane:
     """What every `reconfigure` was given."""
     predictions: list[FakePrediction] = field(default_factory=list)
     """Every answer that was given."""
+    bodies: list[Block] = field(default_factory=list)
+    """What the predicts were given that had one; freed by nobody here."""
     deadlines: list[int] = field(default_factory=list)
     """`deadline_ns` of every predict and reconfigure."""
     waiting: int = 0
@@ -156,10 +160,17 @@ class FakeDataplane:
         return Served(VersionId(selector.model, number), 1, version.signature)
 
     async def predict(
-        self, selector: Selector, build: BuildInputs, deadline_ns: int, outputs: frozenset[str] = frozenset()
+        self,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+        body: Block | None = None,
     ) -> FakePrediction:
         """See DataplaneInterface."""
         self.deadlines.append(deadline_ns)
+        if body is not None:
+            self.bodies.append(body)
         served = self.choose(selector)
         _check_outputs(served.signature, outputs)
         given = build(served)

@@ -177,6 +177,7 @@ class Stage:
         """Fails when anything still points into the arena."""
         self.client.close()
         self.broker.close()
+        self.dataplane.close()
         gc.collect()  # what was raised holds its frames, and they their arrays
         self.memory._arena.close()
 

@@ -39,13 +39,21 @@ from common.messages import (
     VersionId,
 )
 from common.process import this_process
-from frontends.broker_client import MAX_RECONFIGURATIONS, Answer, StaleVersionError
+from frontends.broker_client import _TICK_S, MAX_RECONFIGURATIONS, Answer, StaleVersionError
 from frontends.interface import Reconfiguration
 from frontends.memory import Block
 from tests.unit.frontends.scripted_broker import FIRST, Stage, catalogue, on_stage, status
 
 FAR = 1 << 62
 GONE = ProcessId(this_process().pid, 1)
+
+
+def due_in(stage: Stage) -> float:
+    """Seconds until the client looks by itself."""
+    timer = stage.client._timer
+    assert timer is not None
+    assert not timer.cancelled()
+    return timer.when() - asyncio.get_running_loop().time()
 
 
 def block_of(stage: Stage) -> Block:
@@ -82,6 +90,21 @@ async def test_the_hello_says_who_it_is(stage: Stage) -> None:
     hello = await stage.broker.greet()
     assert hello == FrontendHello("f1", this_process(), "grpc", False)
     await stage.until(lambda: stage.client.linked)
+
+
+@on_stage
+async def test_a_client_rests_only_while_it_is_linked_and_nothing_is_due(stage: Stage) -> None:
+    await stage.link()
+    await stage.until(lambda: due_in(stage) > _TICK_S)
+    task = begin(stage)
+    await asyncio.sleep(0)
+    assert due_in(stage) <= _TICK_S, "an answer is due"
+    submit = await stage.broker.next(Submit)
+    stage.broker.say(Completed(submit.id, ()))
+    await task
+    await stage.until(lambda: due_in(stage) > _TICK_S)
+    broker_ends(stage)
+    assert due_in(stage) <= _TICK_S, "a Hello without an answer is to be said again"
 
 
 @on_stage
@@ -206,7 +229,7 @@ async def test_an_error_frees_the_block(stage: Stage) -> None:
 
 
 @on_stage
-async def test_stale_frees_the_block_and_says_what_to_wait_for(stage: Stage) -> None:
+async def test_stale_gives_the_block_back_and_says_what_to_wait_for(stage: Stage) -> None:
     await stage.link()
     task = begin(stage)
     submit = await stage.broker.next(Submit)
@@ -214,7 +237,8 @@ async def test_stale_frees_the_block_and_says_what_to_wait_for(stage: Stage) -> 
     with pytest.raises(StaleVersionError) as caught:
         await task
     assert caught.value.generation == 9
-    assert stage.memory.used == 0
+    assert stage.memory.used == 64, "the waiter's, to be freed by it"
+    assert len(stage.client.ledger) == 0
 
 
 @on_stage
@@ -257,6 +281,23 @@ async def test_the_deadline_is_the_frontends_own_timer(stage: Stage) -> None:
     with pytest.raises(DeadlineExceededError):
         await begin(stage, deadline)
     assert time.monotonic_ns() >= deadline > started
+
+
+@on_stage
+async def test_a_deadline_that_is_far_away_has_a_timer_when_it_is_near(stage: Stage) -> None:
+    await stage.link()
+    deadline = time.monotonic_ns() + 600_000_000
+    near, far, farther = begin(stage, soon()), begin(stage, deadline), begin(stage)
+    await asyncio.sleep(0)
+    assert len(stage.client._timers) == 1
+    with pytest.raises(DeadlineExceededError):
+        await far
+    assert time.monotonic_ns() >= deadline
+    assert near.done()
+    assert isinstance(near.exception(), DeadlineExceededError)
+    assert not farther.done()
+    assert not stage.client._timers
+    farther.cancel()
 
 
 @on_stage
@@ -342,17 +383,22 @@ async def test_a_request_that_is_given_up_as_the_link_comes_is_not_sent(stage: S
     assert not any(isinstance(message, Submit) for message in stage.broker.pending())
 
 
-@on_stage
-async def test_cancelled_in_the_round_of_its_answer_the_block_is_free(stage: Stage) -> None:
-    await stage.link()
-    task = begin(stage)
-    submit = await stage.broker.next(Submit)
-    stage.client._receive(Completed(submit.id), ())
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert stage.memory.used == 0
-    assert len(stage.client.ledger) == 0
+@pytest.mark.parametrize("last", [Completed(1), Stale(1, 9)])
+def test_cancelled_in_the_round_of_its_answer_the_block_is_free(
+    tmp_path: Path, last: Completed | Stale
+) -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.link()
+        task = begin(stage)
+        assert (await stage.broker.next(Submit)).id == 1
+        stage.client._receive(last, ())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert stage.memory.used == 0
+        assert len(stage.client.ledger) == 0
+
+    on_stage(scenario)(tmp_path)
 
 
 @on_stage

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from common.errors import (
+    Code,
     DeadlineExceededError,
     InternalError,
     InvalidArgumentError,
@@ -20,6 +21,7 @@ from common.errors import (
     ResourceExhaustedError,
     ServingError,
     UnavailableError,
+    WireError,
 )
 from common.messages import (
     Cancel,
@@ -241,6 +243,20 @@ async def test_what_is_larger_than_the_arena_gets_a_segment_of_its_own(stage: St
     prediction.release()
     assert stage.memory.used == 0
     assert stage.memory.descriptor(submit.segment) is None
+
+
+@on_stage
+async def test_a_segment_is_unmapped_although_its_requests_error_is_kept(stage: Stage) -> None:
+    """What keeps an error keeps the frames that it has passed, and all that they hold."""
+    await stage.link()
+    task = predict(stage, given=inputs(np.ones((ARENA_BYTES // 16 + 1, 4), np.float32)))
+    submit = await stage.broker.next(Submit)
+    stage.broker.say(Completed(submit.id, (), WireError(Code.INTERNAL, "broken")))
+    with pytest.raises(InternalError) as caught:
+        await task
+    assert caught.value.__traceback__ is not None
+    assert stage.memory.used == 0
+    assert not stage.memory._unclosed
 
 
 @on_stage

@@ -38,6 +38,10 @@ def test_defaults_are_those_of_the_documents() -> None:
         ("--rest_port", "", "rest_port", 0),
         ("--bind_address", "127.0.0.1", "bind_address", "127.0.0.1"),
         ("--rest_cors_origins", "http://a,http://b:1", "rest_cors_origins", ("http://a", "http://b:1")),
+        ("--grpc_transport", "grpcio", "grpc_transport", "grpcio"),
+        ("--grpc_transport", "native", "grpc_transport", "native"),
+        ("--grpc_socket", "run/grpc.sock", "grpc_socket", "/here/run/grpc.sock"),
+        ("--grpc_socket", "/" + "x" * 106, "grpc_socket", "/" + "x" * 106),
         ("--grpc_workers", "3", "grpc_workers", 3),
         ("--rest_workers", "4", "rest_workers", 4),
         ("--workers", "64", "workers", 64),
@@ -57,6 +61,36 @@ def test_defaults_are_those_of_the_documents() -> None:
 def test_option_of_the_server(option: str, text: str, field: str, value: object) -> None:
     assert getattr(resolved(option, text), field) == value
     assert getattr(resolved(option, text, command=CONFIG), field) == value
+
+
+def test_options_that_want_others() -> None:
+    config = resolved(
+        *("--rest_port", "8000", "--rest_socket", "rest.sock", "--grpc_tls_certificate", "server.crt"),
+        *("--grpc_tls_key", "/keys/server.key", "--grpc_tls_client_ca", "clients.pem"),
+    )
+    assert config.rest_socket == "/here/rest.sock"
+    assert (config.grpc_tls_certificate, config.grpc_tls_key) == ("/here/server.crt", "/keys/server.key")
+    assert config.grpc_tls_client_ca == "/here/clients.pem"
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (["--rest_socket", "s"], "--rest_socket wants --rest_port as well"),
+        (
+            ["--rest_port", "1", "--rest_socket", "s", "--grpc_socket", "/here/s"],
+            "--grpc_socket and --rest_socket must differ, both are /here/s",
+        ),
+        (["--grpc_tls_key", "k"], "--grpc_tls_certificate and --grpc_tls_key want each other"),
+        (["--grpc_tls_certificate", "c"], "--grpc_tls_certificate and --grpc_tls_key want each other"),
+        (["--grpc_tls_client_ca", "a"], "--grpc_tls_client_ca wants --grpc_tls_certificate"),
+        (["--grpc_socket", "/" + "x" * 107], "--grpc_socket: the path of a socket has 107 bytes at the most"),
+        (["--grpc_socket", "/" + "\u00e9" * 54], "--grpc_socket: the path of a socket has 107 bytes"),
+    ],
+)
+def test_options_that_do_not_go_together(more: list[str], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        resolved(*more)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def test_each_model_has_files_of_its_own(tmp_path: Path) -> None:
     (version / "tiny.xml").touch()
     (tmp_path / "tiny" / "input.npy").touch()
     found = read_config_file(configure(tmp_path, tmp_path / "tiny", 3), ServerConfig((), "")).models
-    assert [model.name for model in found] == ["m0", "m1", "m2"]
+    assert [model.name for model in found] == ["m000", "m001", "m002"]
     for model in found:
         assert [each.name for each in Path(model.base_path).iterdir()] == ["1"]
         assert (Path(model.base_path) / "1" / "tiny.xml").is_file()

@@ -2,33 +2,39 @@
 
 import pytest
 
-from perf.__main__ import cases_of, parse, settings_of
-from perf.load import MOST_REQUESTS, requests_for
+from perf.__main__ import parse, settings_of
+from perf.generate import MOST_REQUESTS, requests_for
 from perf.models import BUILDERS
-from perf.plan import CASES, CLIENTS, QUICK, Settings, Setup
+from perf.plan import LINES, QUICK, Settings
+from perf.scenarios import SCENARIOS, lines_of, scenarios_of
+from perf.server import setup_text
+from perf.serving import CASES
 
 
 def test_defaults() -> None:
     arguments = parse([])
     assert settings_of(arguments) == Settings()
-    assert cases_of(arguments.only) == list(CASES)
+    assert lines_of(arguments.only) == list(LINES)
+    assert scenarios_of(LINES) == list(SCENARIOS)
 
 
 def test_single_options_win_over_quick() -> None:
-    settings = settings_of(parse(["--quick", "--rounds", "2", "--clients", "1,4"]))
-    assert settings == Settings(seconds=QUICK.seconds, rounds=2, clients=(1, 4))
+    settings = settings_of(parse(["--quick", "--rounds", "2"]))
+    assert settings == Settings(seconds=QUICK.seconds, rounds=2)
 
 
-def test_only() -> None:
-    assert [case.model for case in cases_of("resnet50,tiny")] == ["resnet50", "tiny"]
-    with pytest.raises(SystemExit, match="unknown model 'foo'"):
-        cases_of("tiny,foo")
+def test_lines_and_scenarios_are_asked_for_by_name() -> None:
+    assert [line.name for line in lines_of("resnet50,tiny-p50")] == [
+        "tiny-p50",
+        "resnet50-grpc",
+        "resnet50-rest",
+    ]
+    assert [each.name for each in scenarios_of(lines_of("models-10,start"))] == ["alone", "models"]
+    with pytest.raises(SystemExit, match="'foo' is not measured; known are alone, tiny"):
+        lines_of("tiny,foo")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["--seconds", "0"], ["--rounds", "0"], ["--clients", "0"], ["--clients", "x"], ["--seconds", "x"]],
-)
+@pytest.mark.parametrize("arguments", [["--seconds", "0"], ["--rounds", "0"], ["--seconds", "x"]])
 def test_nonsense_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         parse(arguments)
@@ -36,17 +42,25 @@ def test_nonsense_is_refused(arguments: list[str], capsys: pytest.CaptureFixture
     assert arguments[0] in capsys.readouterr().err
 
 
-def test_the_plan_is_measurable() -> None:
-    for case in CASES:
-        assert case.model in BUILDERS
-        assert set(case.grpc_clients) | set(case.rest_clients) <= set(CLIENTS)
-        assert {bar.clients for bar in case.bars} <= set(case.grpc_clients)
+def test_every_line_has_a_scenario_that_measures_what_it_is_made_of() -> None:
+    assert len({line.name for line in LINES}) == len(LINES)
+    assert {line.scenario for line in LINES} == {scenario.name for scenario in SCENARIOS}
+    measured = {(case.model, step.what, step.clients) for case in CASES for step in case.steps}
+    for line in LINES:
+        assert line.at_least == (line.aim > line.bar)
+        if line.scenario in {case.model for case in CASES}:
+            assert line.of in measured
+            assert line.to is None or line.to in measured
 
 
-def test_a_setup_names_workers_threads_and_nireq() -> None:
-    assert Setup().text(2) == "1+1f 1w×2t nireq 1"
-    assert Setup(workers=2, nireq=3, plugin_config='{"A": 1}').text(2) == '1+1f 2w×1t nireq 3 {"A": 1}'
-    assert "4w×1t" in Setup(workers=4).text(2)
+def test_models_can_be_built() -> None:
+    assert {name for scenario in SCENARIOS for name in scenario.models} <= set(BUILDERS)
+
+
+def test_a_setup_names_workers_threads_nireq_and_transport() -> None:
+    assert setup_text({"models": [{}]}, 1, 2) == "1+1f 1w×2t nireq 1 grpcio"
+    resolved = {"grpc_workers": 2, "models": [{"nireq": 3}, {}], "grpc_transport": "native"}
+    assert setup_text(resolved, 4, 2) == "2+1f 4w×1t nireq 1/3 native"
 
 
 def test_each_client_sends_the_same_number() -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from perf import load, load_h2, models
+from perf import generate, load_h2, models, serving
+from perf.bench import Bench
 from perf.calls import PREDICT, call_grpc
-from perf.load import GeneratorName
-from perf.plan import Case, Settings
-from perf.report import aggregate
-from perf.run import Bench, Results, run_case
-from perf.server import EchoServer, Server, StartFailedError
+from perf.generate import GeneratorName
+from perf.plan import Settings, Setup
+from perf.results import Results
+from perf.server import EchoServer, Server, StartFailedError, model_options
 from perf.target import LoadFailedError, Target, frame
 
 pytestmark = pytest.mark.integration
@@ -69,7 +69,7 @@ def test_every_request_to_the_echo_is_answered_and_counted(
 ) -> None:
     with EchoServer(0) as echo:
         target = Target("grpc", echo.port, PREDICT, body, len(body.read_bytes()))
-        measured = load.measure(generator, target, 4, 400, 1.0, tmp_path)
+        measured = generate.measure(generator, target, 4, 400, 1.0, tmp_path)
     figures = measured.figures
     assert (figures.requests, figures.errors) == (400, 0)
     assert figures.rate > 10
@@ -90,7 +90,7 @@ def test_the_echo_answers_the_message_or_so_many_bytes() -> None:
 def test_answers_of_a_wrong_length_are_errors(generator: GeneratorName, body: Path, tmp_path: Path) -> None:
     with EchoServer(11) as echo:
         target = Target("grpc", echo.port, PREDICT, body, len(body.read_bytes()))
-        errors = load.measure(generator, target, 4, 40, 1.0, tmp_path).figures.errors
+        errors = generate.measure(generator, target, 4, 40, 1.0, tmp_path).figures.errors
     # h2load tells the sum of all lengths alone: 40 answers lack 74 bytes each, which 33 missing ones would explain.
     assert errors == (40 if generator == "python" else 33)
 
@@ -101,9 +101,9 @@ def test_a_grpc_status_behind_http_200_is_an_error(
 ) -> None:
     with refusing_server() as port:
         target = Target("grpc", port, PREDICT, body, 85)
-        assert load.measure(generator, target, 4, 40, 1.0, tmp_path).figures.errors == 40
+        assert generate.measure(generator, target, 4, 40, 1.0, tmp_path).figures.errors == 40
         with pytest.raises(LoadFailedError, match="all of 4 requests"):
-            load.pilot(generator, target, 4, 1.0, tmp_path)
+            generate.pilot(generator, target, 4, 1.0, tmp_path)
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
@@ -114,47 +114,53 @@ def test_nobody_listening_is_a_failed_run_or_all_errors(
         taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         target = Target("rest", taken.getsockname()[1], "/", body)
         with pytest.raises(LoadFailedError):
-            load.pilot(generator, target, 2, 1.0, tmp_path)
+            generate.pilot(generator, target, 2, 1.0, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_a_whole_case_against_a_stand_in(generator: GeneratorName, tmp_path: Path) -> None:
     models.write("tiny", tmp_path)
-    case = Case("tiny")
+    tiny = next(case for case in serving.CASES if case.model == "tiny")
+    # Not with one client: the processes of the Python generator take their time to start.
+    steps = tuple(step for step in tiny.steps if step.clients == 16)
+    case = serving.Case("tiny", (*steps, serving.Step("engine", 0, ("tiny-native",))))
     results = Results()
     ticks: list[str] = []
-    few = generator == "python"  # whose processes take their time to start
-    settings = Settings(seconds=0.3, rounds=1 if few else 2, clients=(4,) if few else (1, 4))
-    bench = Bench(generator, settings, 2, tmp_path, tmp_path, results, ticks.append, STAND_IN)
-    run_case(bench, case)
+    settings = Settings(seconds=0.3, rounds=1 if generator == "python" else 2)
+    bench = Bench(generator, settings, tmp_path, tmp_path, results, ticks.append, STAND_IN)
+    serving.run_case(bench, case)
     assert results.problems == []
-    assert len(ticks) == bench.steps(case) == len(results.records)
-    rows = {(row.what, row.clients): row for row in aggregate(results.records)}
-    assert set(rows) == {
-        *((what, clients) for what in ("echo", "grpc", "rest") for clients in settings.clients),
-        ("engine throughput", 0),
-        ("engine latency", 0),
-    }
-    assert all(row.errors == 0 and row.rate > 0 for row in rows.values())
-    assert rows["grpc", 4].to_echo is not None
-    assert rows["rest", 4].to_echo is None
-    assert rows["rest", 4].to_engine is not None
-    assert rows["grpc", 4].memory_mib["other"] > 1  # the stand-in is none of the known kinds
+    assert set(results.absent) == {"tiny-native", "tiny-p50", "tiny-cpu"}  # it has no --grpc_transport
+    assert len(ticks) == serving.count(bench, case) == len(results.records)
+    found = {record.what: record for record in results.records}
+    assert set(found) == {"echo", "engine", "grpcio", "rest"}
+    assert all(record.figures.errors == 0 and record.figures.rate > 0 for record in results.records)
+    assert found["grpcio"].memory_bytes["other"] > 1 << 20  # the stand-in is none of the known kinds
+
+
+def test_only_what_the_lines_need_is_measured(tmp_path: Path) -> None:
+    tiny = next(case for case in serving.CASES if case.model == "tiny")
+    wanted = frozenset({"tiny-rest"})
+    bench = Bench(
+        "python", Settings(), tmp_path, tmp_path, Results(), lambda _: None, STAND_IN, wanted=wanted
+    )
+    assert [step.what for step in serving.steps_of(bench, tiny)] == ["echo", "rest"]
 
 
 def test_a_server_that_does_not_start_is_a_problem_with_its_log(tmp_path: Path) -> None:
     models.write("tiny", tmp_path)
     results = Results()
     program = (sys.executable, "-c", "raise SystemExit('no such model')")
-    bench = Bench("python", Settings(), 2, tmp_path, tmp_path, results, lambda _: None, program)
-    run_case(bench, Case("tiny"))
+    bench = Bench("python", Settings(), tmp_path, tmp_path, results, lambda _: None, program)
+    serving.run_case(bench, serving.CASES[0])
     assert results.records == []
     assert len(results.problems) == 1
     assert "no such model" in results.problems[0]
 
 
 def test_a_missing_command_is_named(tmp_path: Path) -> None:
-    server = Server("tiny", tmp_path, Case("tiny").setup, tmp_path, ("/nonexistent/ie_serving",))
+    options = model_options("tiny", tmp_path, Setup())
+    server = Server(options, tmp_path, ("/nonexistent/ie_serving",))
     with pytest.raises(StartFailedError, match="/nonexistent/ie_serving is not installed"):
         server.__enter__()

@@ -8,8 +8,9 @@ import pytest
 
 from common.allocator import Allocator
 from common.arena import Segment
+from common.dtypes import STORAGE
 from common.messages import OutputRef, RequestKey, TensorRef
-from common.tensors import STORAGE, Signature, with_rows
+from common.tensors import Signature, with_rows
 from workers.binding import Binder
 from workers.engine import Array, MemoryId, Model, Run, RunResult
 

@@ -21,6 +21,7 @@ from frontends.grpc.tensorflow_protos import (
 from frontends.grpc.tensorflow_serving import TensorFlowServing
 from frontends.grpc.wire import shape_proto
 from frontends.interface import BuildInputs, InputTensor, Selector, Served
+from frontends.memory import Block
 from tests.support.pictures import plain
 from tests.unit.frontends.fake_dataplane import (
     FakeDataplane,
@@ -56,7 +57,12 @@ class _Dataplane(FakeDataplane):
     """With a bound on memory, as the real one has it."""
 
     async def predict(
-        self, selector: Selector, build: BuildInputs, deadline_ns: int, outputs: frozenset[str] = frozenset()
+        self,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+        body: Block | None = None,
     ) -> FakePrediction:
         def bounded(served: Served) -> Mapping[str, InputTensor]:
             inputs = build(served)
@@ -64,7 +70,7 @@ class _Dataplane(FakeDataplane):
                 raise ResourceExhaustedError("memory")
             return inputs
 
-        return await super().predict(selector, bounded, deadline_ns, outputs)
+        return await super().predict(selector, bounded, deadline_ns, outputs, body)
 
 
 def _heads(given: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

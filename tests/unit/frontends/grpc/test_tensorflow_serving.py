@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.arena import Segment
 from common.config import ModelConfig, VersionPolicy
 from common.errors import (
     Code,
@@ -20,7 +21,7 @@ from common.errors import (
 )
 from common.states import VersionState
 from common.tensors import Signature, TensorSpec
-from frontends.grpc.calls import Table
+from frontends.grpc.calls import Reply, Table, Unary
 from frontends.grpc.model_management import MAX_CONFIG_BYTES
 from frontends.grpc.tensorflow_protos import (
     get_model_metadata_pb2,
@@ -30,12 +31,13 @@ from frontends.grpc.tensorflow_protos import (
     predict_pb2,
     types_pb2,
 )
-from frontends.grpc.tensorflow_serving import TensorFlowServing
+from frontends.grpc.tensorflow_serving import IN_PLACE_BYTES, TensorFlowServing
 from frontends.grpc.wire import DATA_TYPES, read_tensor, shape_proto
 from frontends.interface import Reconfiguration
+from frontends.memory import Block
 from tests.support.pictures import plain
 from tests.unit.frontends.fake_dataplane import FakeDataplane, FakeVersion, add_one, sum_and_difference
-from tests.unit.frontends.grpc.calling import run, unary
+from tests.unit.frontends.grpc.calling import FakeCall, run, unary
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
@@ -132,6 +134,73 @@ def test_predict_computes_and_says_which_version_ran(table: Table, dataplane: Fa
     assert response.model_spec.version.value == 1
     assert response.model_spec.signature_name == "serving_default"
     assert [prediction.released for prediction in dataplane.predictions] == [1]
+
+
+def _handle(table: Table, message: memoryview, call: FakeCall) -> Reply:
+    method = table[_PREDICT]
+    assert isinstance(method, Unary)
+    handler = method.handler
+
+    async def handled() -> Reply:
+        return await handler(message, call)
+
+    return run(handled())
+
+
+def test_a_short_reply_is_one_object_and_its_memory_free_at_once(
+    table: Table, dataplane: FakeDataplane
+) -> None:
+    call = FakeCall()
+    reply = _handle(table, memoryview(_request(data=_ones()).SerializeToString()), call)
+    assert [type(part) for part in reply] == [bytes]
+    assert not call.releases
+    assert [prediction.released for prediction in dataplane.predictions] == [1]
+
+
+def test_a_long_reply_is_sent_out_of_memory_that_is_free_after_it(
+    table: Table, dataplane: FakeDataplane
+) -> None:
+    array = np.arange(IN_PLACE_BYTES // 4, dtype=np.float32).reshape(1, -1)
+    call = FakeCall()
+    reply = _handle(table, memoryview(_request("dynamic", data=array).SerializeToString()), call)
+    [prediction] = dataplane.predictions
+    assert prediction.released == 0
+    sent = np.frombuffer(reply[-1], np.float32)
+    assert np.shares_memory(sent, prediction.outputs["sum"].array)
+    response = predict_pb2.PredictResponse.FromString(b"".join(reply))
+    np.testing.assert_array_equal(read_tensor("sum", response.outputs["sum"]).array, array + 1)
+    call.finish()
+    assert prediction.released == 1
+
+
+def _in_shared_memory(request: Any) -> tuple[memoryview, FakeCall]:
+    message = request.SerializeToString()
+    segment = Segment.create(4096)
+    segment.buffer[64 : 64 + len(message)] = message
+    return memoryview(segment.buffer)[64 : 64 + len(message)], FakeCall(block=Block(1, 64, 1024, segment))
+
+
+def test_a_message_in_shared_memory_is_handed_on_with_its_block(
+    table: Table, dataplane: FakeDataplane
+) -> None:
+    message, call = _in_shared_memory(_request(data=_ones()))
+    block = call.block
+    response = predict_pb2.PredictResponse.FromString(b"".join(_handle(table, message, call)))
+    assert response.outputs["sum"].tensor_content == (_ones() + 1).tobytes()
+    assert dataplane.bodies == [block]
+    assert call.block is None
+
+
+def test_the_block_of_a_message_that_protobuf_copies_is_left_to_the_transport(
+    table: Table, dataplane: FakeDataplane
+) -> None:
+    request = _request("everything")
+    request.inputs["x"].dtype = types_pb2.DT_STRING
+    message, call = _in_shared_memory(request)
+    with pytest.raises(InvalidArgumentError):
+        _handle(table, message, call)
+    assert not dataplane.bodies
+    assert call.block is not None
 
 
 def test_without_a_version_the_highest_one_runs(table: Table) -> None:

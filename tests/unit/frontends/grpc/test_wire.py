@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
-from common.tensors import STORAGE
 from frontends.grpc.tensorflow_protos import predict_pb2, tensor_pb2, types_pb2
 from frontends.grpc.wire import (
     DATA_TYPES,

@@ -1,0 +1,130 @@
+"""One call on a native connection: its head, its messages, its handler's task, what its answer holds."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
+
+from frontends.grpc.calls import Stream as StreamMethod
+from frontends.grpc.calls import Unary
+from frontends.grpc.http2.streams import Stream
+from frontends.grpc.native.head import Head
+from frontends.grpc.native.messages import Message, MessageReader
+from frontends.memory import Block
+
+
+class Owner(Protocol):
+    """The connection, as its calls know it."""
+
+    def taken(self, call: "NativeCall", message: Message) -> None:
+        """A streaming handler has taken a message."""
+        ...
+
+    async def unpacked(self, call: "NativeCall", message: Message) -> memoryview:
+        """The message as its sender wrote it. Raises InvalidArgumentError, ResourceExhaustedError."""
+        ...
+
+
+class NativeCall:
+    """A `frontends.grpc.calls.Call`."""
+
+    __slots__ = (
+        "_head",
+        "_owner",
+        "answered",
+        "began",
+        "block",
+        "counted",
+        "deadline_ns",
+        "ended",
+        "heard",
+        "held",
+        "inbox",
+        "method",
+        "overdue",
+        "reader",
+        "received",
+        "releases",
+        "started",
+        "stream",
+        "task",
+        "waiter",
+    )
+
+    def __init__(
+        self, owner: Owner, stream: Stream, head: Head, method: Unary | StreamMethod, now: int
+    ) -> None:
+        self._owner = owner
+        self._head = head
+        self.stream = stream
+        self.method = method
+        self.deadline_ns = None if head.timeout_ns is None else now + head.timeout_ns
+        """See Call."""
+        self.began = self.heard = now
+        """When it began, and when the last part of its body came."""
+        self.received = 0
+        """Bytes of its body."""
+        self.reader: MessageReader | None = None
+        """Where a message does not come whole at once."""
+        self.inbox: deque[Message] = deque()
+        """Messages that its handler has not taken yet."""
+        self.ended = False
+        """Whether the client has ended its request."""
+        self.held = 0
+        """Bytes that have come and were not given back to the client's window."""
+        self.started = False
+        """Whether the task has run at all: one that has not cannot be cancelled without its end being lost."""
+        self.task: asyncio.Task[None] | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        """What the handler's task waits for: a message, or room for its answer."""
+        self.answered = False
+        """Whether the answer has begun."""
+        self.overdue = False
+        self.block: Block | None = None
+        self.counted = 0
+        self.releases: list[Callable[[], None]] | None = None
+
+    @property
+    def gzip(self) -> bool:
+        """Whether messages that are marked as compressed are gzip."""
+        return self._head.gzip
+
+    @property
+    def metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        """See Call."""
+        return self._head.metadata
+
+    def take_block(self) -> Block | None:
+        """See Call."""
+        block, self.block = self.block, None
+        return block
+
+    def after_reply(self, release: Callable[[], None]) -> None:
+        """See Call."""
+        if self.releases is None:
+            self.releases = []
+        self.releases.append(release)
+
+    async def messages(self) -> AsyncIterator[memoryview]:
+        """Of a streaming call. The client's window opens as they are taken."""
+        while True:
+            while not self.inbox:
+                if self.ended:
+                    return
+                await self.wait()
+            message = self.inbox.popleft()
+            self._owner.taken(self, message)
+            yield await self._owner.unpacked(self, message)
+
+    async def wait(self) -> None:
+        """Until `wake`."""
+        self.waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self.waiter
+        finally:
+            self.waiter = None
+
+    def wake(self) -> None:
+        """Something has changed."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)

@@ -1,0 +1,139 @@
+"""How a request's tensors lie in its block, kept for the requests after it.
+
+Clients send inputs of the same few shapes, and the allocator gives the same few places again and again. So what was
+checked of a request's inputs, and what was made of their place, serves every equal request at an equal place.
+
+Inputs that lie in shared memory already, as parts of a large message, are not copied.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from common.dtypes import STORAGE
+from common.messages import OutputRef, TensorRef, VersionId
+from common.tensors import Signature
+from frontends.checks import Layout, plan_layout
+from frontends.interface import STRING, InputTensor, OutputTensor, Served
+from frontends.memory import ARENA, Block
+
+MAX_PLANS = 128
+MAX_PLACES = 32
+"""Of a plan. Of both, the oldest go."""
+
+
+class Place(NamedTuple):
+    """A request's tensors in memory."""
+
+    inputs: tuple[TensorRef, ...]
+    outputs: tuple[OutputRef, ...]
+    targets: tuple[tuple[str, str, np.ndarray], ...]
+    """Name and type of each input that is to be written, and where."""
+    results: tuple[OutputTensor | None, ...]
+    """Each output of known shape, where it will be."""
+
+    def without_views(self) -> "Place":
+        """For a segment that is to be unmapped: an error may keep what the frames that it has passed have kept."""
+        return Place(self.inputs, self.outputs, (), (None,) * len(self.outputs))
+
+
+_NOWHERE: Mapping[str, int] = {}
+
+
+class Plan:
+    """A layout for requests of one version."""
+
+    __slots__ = ("_places", "_signature", "layout")
+
+    def __init__(self, signature: Signature, layout: Layout) -> None:
+        self._signature = signature
+        self.layout = layout
+        self._places: dict[tuple[int, ...], Place] = {}
+
+    def at(self, block: Block, in_place: Mapping[str, int] = _NOWHERE) -> Place:
+        """What is where, in this block and, of inputs that are not copied, in the rest of its segment."""
+        if block.segment != ARENA:
+            return self._make(block, in_place)
+        key = (block.offset, *in_place.values())
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = self._make(block, in_place)
+            if len(self._places) > MAX_PLACES:
+                del self._places[next(iter(self._places))]
+        return place
+
+    def _make(self, block: Block, in_place: Mapping[str, int]) -> Place:
+        layout, inputs, targets = self.layout, [], []
+        for spec, ref in zip(self._signature.inputs, layout.inputs, strict=True):
+            offset = in_place.get(spec.name)
+            if offset is None:
+                offset = block.offset + ref.offset
+                array = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
+                targets.append((spec.name, spec.dtype, array))
+            inputs.append(TensorRef(offset, ref.shape))
+        room = tuple(OutputRef(block.offset + ref.offset, ref.nbytes) for ref in layout.outputs)
+        results = tuple(
+            OutputTensor(spec.dtype, block.memory.view(ref.offset, spec.shape, STORAGE[spec.dtype]))
+            if spec.is_static and ref.nbytes == spec.nbytes
+            else None
+            for spec, ref in zip(self._signature.outputs, room, strict=True)
+        )
+        return Place(tuple(inputs), room, tuple(targets), results)
+
+
+_Key: TypeAlias = tuple[VersionId, int, tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, ...]]
+
+
+class Plans:
+    """Of one frontend."""
+
+    def __init__(self) -> None:
+        self._plans: dict[_Key, Plan] = {}
+
+    def find(
+        self, served: Served, inputs: Mapping[str, InputTensor], in_place: Mapping[str, int] = _NOWHERE
+    ) -> Plan:
+        """Check the inputs and lay out those that are not `in_place`. Raises InvalidArgumentError."""
+        shapes = tuple([(name, tensor.dtype, tensor.array.shape) for name, tensor in inputs.items()])
+        key = (served.id, served.generation, shapes, tuple(in_place))
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = Plan(served.signature, plan_layout(served.signature, inputs, in_place))
+            if any(dtype == STRING for _, dtype, _ in shapes):
+                # The room for strings may be any.
+                return plan
+            if len(self._plans) >= MAX_PLANS:
+                del self._plans[next(iter(self._plans))]
+            self._plans[key] = plan
+        return plan
+
+    def clear(self) -> None:
+        """Let go of all views of the memory."""
+        self._plans.clear()
+
+
+def find_in_place(signature: Signature, inputs: Mapping[str, InputTensor], body: Block) -> dict[str, int]:
+    """The inputs that need not be copied because they lie in `body`: where, in bytes from the segment's start."""
+    found = {}
+    for spec in signature.inputs:
+        tensor = inputs.get(spec.name)
+        if tensor is not None and tensor.dtype == spec.dtype:
+            offset = _find(body, tensor.array)
+            if offset is not None:
+                found[spec.name] = offset
+    return found
+
+
+def _find(body: Block, array: np.ndarray) -> int | None:
+    """Where the array lies, in bytes from the segment's start; None unless a worker can read it there.
+
+    It can when the elements lie in the block one after another and aligned to their own size. OpenVINO is hardly faster
+    with tensors that are aligned to more.
+    """
+    if not array.nbytes or not array.flags.c_contiguous:
+        return None
+    offset = body.memory.find(array)
+    if offset is None or offset % array.itemsize:
+        return None
+    return offset if body.offset <= offset <= body.offset + body.size - array.nbytes else None
