@@ -36,6 +36,7 @@ from broker.workforce import Workforce
 from common.config import ServerConfig
 from common.messages import (
     Acknowledge,
+    BatchFailed,
     Cancel,
     Catalogue,
     ConfigRead,
@@ -116,6 +117,7 @@ class Core:
             Unloaded: self._workforce.unloaded,
             Deferred: self._workforce.deferred,
             Resumed: self._workforce.resumed,
+            BatchFailed: self._workforce.batch_failed,
         }
 
     # ---- events
@@ -206,7 +208,9 @@ class Core:
         """When `flush` is to be called even if nothing has happened."""
         if self._out or self._to_settle:
             return 0
-        return min(self._next_tick, self.fleet.next_deadline())
+        wake = min(self._next_tick, self.fleet.next_deadline())
+        due = self.scheduler.next_due()
+        return wake if due is None else min(wake, due)
 
     def _tick(self, now: int) -> None:
         """Everything that happens because time has passed: four times a second, rarely while nothing is under way."""

@@ -28,7 +28,7 @@ TRANSITIONS: dict[VersionState, frozenset[VersionState]] = {
 }
 """START to AVAILABLE directly: a new broker finds a version loaded already."""
 
-_NOT_LOADED = frozenset({"name", "version_policy", "labels", "workers", "batching_parameters"})
+_NOT_LOADED = frozenset({"name", "version_policy", "labels", "workers"})
 """Options of a model that say nothing about how its versions are loaded."""
 
 
@@ -224,7 +224,7 @@ class Changes:
     reloaded: tuple[str, ...] = ()
     """Their versions are loaded anew."""
     adjusted: tuple[str, ...] = ()
-    """Otherwise changed: in policy, labels, workers or batching."""
+    """Otherwise changed: in policy, labels or workers."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.reloaded or self.adjusted)

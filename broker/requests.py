@@ -14,12 +14,13 @@ from broker.outbox import Outbox
 from broker.peers import Frontend, Peers
 from broker.registry import Registry
 from broker.scheduler import Scheduler
-from broker.work import Request
+from broker.work import Phase, Request
 from common.errors import Code, WireError
 from common.messages import (
     Completed,
     Done,
     Execute,
+    ExecuteBatch,
     FrontendHello,
     RequestKey,
     Stale,
@@ -78,12 +79,24 @@ class Requests:
             self._out.send(frontend.identity, Stale(submit.id, generation))
             return
         key = RequestKey(frontend.name, submit.id)
-        if key not in self._scheduler.requests:
-            self._scheduler.submit(Request(key, submit.version, submit, now))
+        if key in self._scheduler.requests:
+            return
+        if refusal := self._scheduler.refuses(submit):
+            error = WireError(Code.RESOURCE_EXHAUSTED, refusal)
+            self._out.send(frontend.identity, Completed(submit.id, (), error))
+            return
+        self._scheduler.submit(Request(key, submit.version, submit, now))
 
     def cancel(self, key: RequestKey) -> None:
-        """Nobody waits for it; released now, or when its worker is done."""
-        if self._scheduler.cancel(key) is not None:
+        """Nobody waits for it; released now, when its worker is done, or when every worker has said what it runs."""
+        request = self._scheduler.requests.get(key)
+        is_held = request is not None and request.phase is Phase.HELD
+        if self._scheduler.cancel(key) is None:
+            return
+        if is_held:
+            # A worker that has not said Hello yet may be running it.
+            self._unreleased.append(key)
+        else:
             self._out.release(key.frontend, key.id)
 
     def frontend_died(self, name: str) -> None:
@@ -104,14 +117,19 @@ class Requests:
         scheduler, slot = self._scheduler, hello.slot
         scheduler.worker_joined(slot)
         for record in hello.loaded:
-            scheduler.version_loaded(slot, record.version, record.nireq)
+            scheduler.version_loaded(slot, record.version, record.nireq, record.batching)
         stated = dict(zip(hello.running, hello.running_versions, strict=True))
         for request in scheduler.in_hand_of(slot):
             if request.key not in stated and scheduler.not_in_hand(request) and request.abandoned:
                 self._out.release(request.key.frontend, request.key.id)
+        theirs = dict(zip(hello.running, hello.running_batches, strict=False))
+        batches: dict[int, int] = {}
         for key, version in stated.items():
             request = scheduler.requests.get(key) or Request(key, version, None, now)
-            scheduler.adopt(request, slot, now)
+            batch = theirs.get(key, 0)
+            if batch:
+                batch = batches.setdefault(batch, scheduler.new_batch())
+            scheduler.adopt(request, slot, now, batch)
 
     def worker_died(self, slot: str, *, was_loading: bool) -> None:
         """Suspects, convicts and innocents are the scheduler's verdict; the rest is to tell their frontends."""
@@ -140,12 +158,20 @@ class Requests:
                 answer = Completed(done.key.id, done.outputs, done.error, timing)
                 self._out.send(frontend.identity, answer, frames)
 
+    def batch_failed(self, slot: str, keys: tuple[RequestKey, ...], now: int) -> None:
+        """A worker could not infer these together: each is queued again, to be inferred by itself."""
+        for request in self._scheduler.split(slot, keys, now):
+            if request.abandoned:
+                self._out.release(request.key.frontend, request.key.id)
+
     # ---- decisions
 
     def dispatch(self, now: int) -> None:
         """Hand out what can be handed out."""
-        for request in self._scheduler.dispatch(now):
-            self._execute(request, now)
+        while handed := self._scheduler.dispatch(now):
+            # What has expired has left its place to others.
+            if self._hand_out(handed, now):
+                break
 
     def settle(self, generation: int) -> None:
         """Let go what was held back for workers unheard, and send back what can never run any more."""
@@ -202,18 +228,36 @@ class Requests:
         else:
             self._unreleased.append(key)
 
-    def _execute(self, request: Request, now: int) -> None:
+    def _hand_out(self, handed: list[Request], now: int) -> bool:
+        """Send to the workers what was handed to them; whether that was all of it."""
+        batches: dict[int, tuple[str, list[Execute]]] = {}
+        sent = 0
+        for request in handed:
+            message = self._execute(request, now)
+            if message is None:
+                continue
+            sent += 1
+            if request.batch:
+                batches.setdefault(request.batch, (request.worker, []))[1].append(message)
+            else:
+                self._out.send(self._peers.workers[request.worker].identity, message)
+        for slot, members in batches.values():
+            whole = members[0] if len(members) == 1 else ExecuteBatch(tuple(members))
+            self._out.send(self._peers.workers[slot].identity, whole)
+        return sent == len(handed)
+
+    def _execute(self, request: Request, now: int) -> Execute | None:
+        """The message that has a worker infer it; None, and an answer, where its deadline has passed."""
         submit = request.submit
         assert submit is not None, "only adopted requests lack their Submit, and those are in hand"
         if now >= submit.deadline:
             # Seen only now: nobody looks through the queues for deadlines, the frontend has its own timer.
             self._scheduler.done(request.worker, request.key, now)
             self._out.to_frontend(request.key.frontend, Completed(submit.id, (), _EXPIRED))
-            return
-        message = Execute(
+            return None
+        return Execute(
             request.key, submit.version, submit.segment, submit.inputs, submit.outputs, submit.deadline
         )
-        self._out.send(self._peers.workers[request.worker].identity, message)
 
     def _is_recovering(self, version: VersionId) -> bool:
         """Whether a version that is not known may become known yet: by its worker's Hello, or by a listing."""

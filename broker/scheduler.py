@@ -9,14 +9,21 @@
 A worker has `nireq + 1` credits a version: `nireq` requests run, one waits ready. Of a version that answers within a
 fraction of a millisecond more may wait ready, as many as READY_NS take, so that they travel as one message and their
 answers too. A worker defers requests whose shapes it compiles: they occupy no slot, need no credit, and no clock of
-inference runs for them. Versions take turns. Each event costs the same whatever the number of queued requests.
+inference runs for them. Versions take turns.
+
+Of a version with `batching_parameters` what is handed out is a batch (broker.batching), and slots and credits count
+batches. One goes when a slot is free for it; the one that waits ready is handed out only when nothing can be added to
+it, because what comes meanwhile would rather be with it. Each event costs the same whatever the number of queued
+requests.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
+from broker.batching import Gathering
 from broker.work import Fate, Lane, Phase, Request, Verdict, Worker
-from common.messages import RequestKey, VersionId
+from common.config import BatchingParameters
+from common.messages import RequestKey, Submit, VersionId
 
 
 class Scheduler:
@@ -27,6 +34,10 @@ class Scheduler:
         self.workers: dict[str, Worker] = {}
         self._queues: dict[VersionId, OrderedDict[RequestKey, Request]] = {}
         self._active: OrderedDict[VersionId, None] = OrderedDict()
+        self._gathering = Gathering()
+        self._gathered = self._gathering.queues
+        """The queues of versions whose requests are gathered into batches."""
+        self._batches = 0
         self._suspects: deque[Request] = deque()
         self._open: dict[VersionId, int] = {}
         self._held = 0
@@ -49,8 +60,11 @@ class Scheduler:
             self._held -= 1
             self._enqueue(request)
 
-    def adopt(self, request: Request, slot: str, now: int) -> None:
-        """A worker says that it has this request in hand, whatever was thought of it before."""
+    def adopt(self, request: Request, slot: str, now: int, batch: int = 0) -> None:
+        """A worker says that it has this request in hand, whatever was thought of it before.
+
+        `batch`: one of `new_batch` where it is in the same batch as others.
+        """
         if request.key not in self.requests:
             self.requests[request.key] = request
             self._open[request.version] = self._open.get(request.version, 0) + 1
@@ -58,7 +72,26 @@ class Scheduler:
             return
         else:
             self._unqueue(request)
-        self._hand_over(request, self.workers[slot], now)
+        self._hand_over(request, self.workers[slot], now, batch)
+
+    def new_batch(self) -> int:
+        """A number for a batch."""
+        self._batches += 1
+        return self._batches
+
+    def split(self, slot: str, keys: tuple[RequestKey, ...], now: int) -> list[Request]:
+        """A worker could not infer these as one batch: each is to be inferred by itself.
+
+        Those are returned that are gone with that, because nobody waits for them (or nobody has claimed them yet).
+        """
+        gone: list[Request] = []
+        for request, lane in list(self._of_worker(slot, keys)):
+            request.single = True
+            if self.not_in_hand(request):
+                gone.append(request)
+            if lane.has_left(request.batch):
+                lane.mark_running(now)
+        return gone
 
     def done(self, slot: str, key: RequestKey, now: int, inferring: int = 0) -> Request | None:
         """A worker has finished a request; None when it is not one that it had in hand.
@@ -109,14 +142,21 @@ class Scheduler:
         """A worker has said Hello; it has no lanes yet."""
         self.workers.setdefault(slot, Worker(slot))
 
-    def version_loaded(self, slot: str, version: VersionId, nireq: int) -> None:
-        """A worker can run this version."""
-        self.workers[slot].lanes.setdefault(version, Lane(nireq)).nireq = nireq
+    def version_loaded(
+        self, slot: str, version: VersionId, nireq: int, batching: BatchingParameters | None = None
+    ) -> None:
+        """A worker can run this version, by batches if `batching` says so."""
+        lanes = self.workers[slot].lanes
+        lanes.setdefault(version, Lane(nireq, batches=None if batching is None else {})).nireq = nireq
+        if batching is not None and version not in self._gathered:
+            self._gathering.add(version, batching, self._queues.pop(version, {}).values())
         self._activate(version)
 
     def version_unloaded(self, slot: str, version: VersionId) -> None:
         """A worker cannot run this version any more."""
         self.workers[slot].lanes.pop(version, None)
+        if not any(version in one.lanes for one in self.workers.values()):
+            self._gathering.forget(version)
 
     def drain(self, slot: str) -> None:
         """Give this worker nothing new."""
@@ -171,11 +211,22 @@ class Scheduler:
     # ---- decisions
 
     def dispatch(self, now: int) -> list[Request]:
-        """Hand out all that can be handed out now; each returned request's `worker` says to whom."""
+        """Hand out all that can be handed out now; each returned request's `worker` says to whom.
+
+        Those of one batch follow each other and have its number.
+        """
         handed = self._dispatch_suspects(now)
         active = self._active
+        if self._gathering.due:
+            self._active.update(dict.fromkeys(self._gathering.wake(now)))
         while active:
             version, _ = active.popitem(last=False)
+            if self._gathered and version in self._gathered:
+                batch = self._dispatch_batch(version, now)
+                handed += batch
+                if batch and self._gathered[version]:
+                    active[version] = None
+                continue
             queue = self._queues.get(version)
             if not queue:
                 continue
@@ -210,7 +261,16 @@ class Scheduler:
                         found.append(request)
         return found
 
+    def next_due(self) -> int | None:
+        """When `dispatch` is to be called even if nothing happens; None: not at all."""
+        return min(self._gathering.due.values(), default=None)
+
     # ---- facts
+
+    def refuses(self, submit: Submit) -> str:
+        """Why a new request cannot be queued; empty: it can."""
+        queue = self._gathered.get(submit.version)
+        return "" if queue is None else queue.refuses(submit)
 
     def in_hand_of(self, slot: str) -> list[Request]:
         """What a worker has in hand, by lane, oldest first."""
@@ -231,10 +291,14 @@ class Scheduler:
 
     def queued_versions(self) -> list[VersionId]:
         """Versions with requests that wait for a worker."""
-        return [version for version, queue in self._queues.items() if queue]
+        return [
+            version for queues in (self._queues, self._gathered) for version, queue in queues.items() if queue
+        ]
 
     def queued_keys(self, version: VersionId) -> list[RequestKey]:
-        """A version's requests that wait for a worker, oldest first."""
+        """A version's requests that wait for a worker, oldest first (of each kind, where they are gathered)."""
+        if version in self._gathered:
+            return [request.key for request in self._gathered[version].requests()]
         return list(self._queues.get(version, ()))
 
     def is_open(self, version: VersionId) -> bool:
@@ -244,7 +308,8 @@ class Scheduler:
     def queued(self, version: VersionId | None = None) -> int:
         """Requests that wait for a worker, of one version or of all (suspects and held ones count for all only)."""
         if version is not None:
-            return len(self._queues.get(version, ()))
+            queue = self._gathered.get(version)
+            return len(self._queues.get(version, ()) if queue is None else queue)
         return sum(1 for request in self.requests.values() if request.phase is not Phase.IN_HAND)
 
     def in_hand(self, version: VersionId) -> int:
@@ -259,6 +324,7 @@ class Scheduler:
             held = self.in_hand_of(worker.slot)
             assert worker.in_hand == len(held), f"{worker.slot}: counts {worker.in_hand}, has {len(held)}"
             for version, lane in worker.lanes.items():
+                lane.check()
                 assert not any(request.deferred_since for request in lane.in_hand.values())
                 assert all(request.deferred_since for request in lane.deferred.values())
                 for request in lane.everything():
@@ -266,8 +332,13 @@ class Scheduler:
                     assert request.worker == worker.slot
                     assert request.version == version
                     assert seen.setdefault(request.key, worker.slot) == worker.slot, "in two hands"
-        for version, queue in self._queues.items():
-            for request in queue.values():
+        queues = {version: list(queue.values()) for version, queue in self._queues.items()}
+        for version, gathered in self._gathered.items():
+            assert not queues.get(version), "queued in two places"
+            gathered.check()
+            queues[version] = gathered.requests()
+        for version, queue in queues.items():
+            for request in queue:
                 assert request.phase is Phase.QUEUED
                 assert request.version == version
                 assert seen.setdefault(request.key, "queue") == "queue", "queued and in hand"
@@ -285,15 +356,21 @@ class Scheduler:
         request.phase = Phase.QUEUED
         request.worker = ""
         request.running_since = request.deferred_since = 0
+        self._active[request.version] = None
+        if self._gathered and request.version in self._gathered:
+            self._gathered[request.version].put(request, first=first)
+            return
         queue = self._queues.setdefault(request.version, OrderedDict())
         queue[request.key] = request
         if first:
             queue.move_to_end(request.key, last=False)
-        self._active[request.version] = None
 
     def _unqueue(self, request: Request) -> None:
         if request.phase is Phase.QUEUED:
-            self._queues[request.version].pop(request.key, None)
+            if request.version in self._gathered:
+                self._gathered[request.version].remove(request.key)
+            else:
+                self._queues[request.version].pop(request.key, None)
         elif request.phase is Phase.HELD:
             self._held -= 1
         elif request.phase is Phase.SUSPECT:
@@ -310,15 +387,15 @@ class Scheduler:
         request.running_since = request.deferred_since = 0
         self._suspects.append(request)
 
-    def _hand_over(self, request: Request, worker: Worker, now: int) -> None:
+    def _hand_over(self, request: Request, worker: Worker, now: int, batch: int = 0) -> None:
         request.phase = Phase.IN_HAND
         request.worker = worker.slot
         request.handed_at = now
         request.running_since = 0
         lane = worker.lanes.setdefault(request.version, Lane(1))
-        lane.in_hand[request.key] = request
-        if len(lane.in_hand) <= lane.nireq:
-            request.running_since = now
+        if lane.batches is not None:
+            request.batch = batch or self.new_batch()
+        lane.add(request, now)
         worker.in_hand += 1
 
     def _of_worker(self, slot: str, keys: tuple[RequestKey, ...]) -> Iterator[tuple[Request, Lane]]:
@@ -345,7 +422,7 @@ class Scheduler:
     def _take_back(self, request: Request, now: int) -> None:
         worker = self.workers[request.worker]
         lane = self._detach(request, worker)
-        if lane is not None:
+        if lane is not None and (lane.batches is None or lane.has_left(request.batch)):
             lane.mark_running(now)
         self._activate(request.version)
 
@@ -359,7 +436,7 @@ class Scheduler:
         self._queues.pop(request.version, None)
 
     def _activate(self, version: VersionId) -> None:
-        if self._queues.get(version):
+        if self._queues.get(version) or (self._gathered and self._gathered.get(version)):
             self._active[version] = None
 
     def _release_reservation(self, worker: Worker) -> None:
@@ -376,6 +453,30 @@ class Scheduler:
             if lane is None or lane.credits <= 0 or worker.draining or worker.alone is not None:
                 continue
             if best is None or worker.in_hand < best.in_hand:
+                best = worker
+        return best
+
+    def _dispatch_batch(self, version: VersionId, now: int) -> list[Request]:
+        """Hand over the next batch of a version, if there is a worker for it and it need not wait for more."""
+        worker = self._free_for_batch(version)
+        ahead = worker is None
+        worker = worker or self._free_for_batch(version, ahead=1)
+        if worker is None:
+            return []
+        batch = self._gathering.take(version, now, ahead=ahead)
+        number = self.new_batch()
+        for request in batch:
+            self._hand_over(request, worker, now, number)
+        return batch
+
+    def _free_for_batch(self, version: VersionId, ahead: int = 0) -> Worker | None:
+        """The worker with a free slot (or with fewer than `ahead` batches that wait ready) and the least in hand."""
+        best: Worker | None = None
+        for worker in self.workers.values():
+            lane = worker.lanes.get(version)
+            if lane is None or lane.batches is None or worker.draining or worker.alone is not None:
+                continue
+            if len(lane.batches) < lane.nireq + ahead and (best is None or worker.in_hand < best.in_hand):
                 best = worker
         return best
 

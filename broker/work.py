@@ -1,6 +1,6 @@
 """What the scheduler keeps: requests, and what each worker has of each version. Pure.
 
-Worker ──▶ Lane (a version) ──▶ in hand: `nireq` run, the others wait ready
+Worker ──▶ Lane (a version) ──▶ in hand: `nireq` run (requests, or batches of them), the others wait ready
                             └─▶ deferred: their shapes are being compiled
 """
 
@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 
 from common.messages import RequestKey, Submit, VersionId
 
@@ -62,6 +63,10 @@ class Request:
     """Nobody waits for the answer, but a worker may still write to the block."""
     timed_out: bool = False
     """Its worker was killed because of it."""
+    batch: int = 0
+    """In which it was handed over last, of a version whose requests are gathered."""
+    single: bool = False
+    """It was in a batch that failed: to be inferred by itself."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +81,22 @@ class Lane:
     """Of an inference, lately."""
     deferred: "OrderedDict[RequestKey, Request]" = field(default_factory=OrderedDict)
     """In hand too, apart from the others: their shapes are being compiled."""
+    batches: dict[int, int] | None = None
+    """Of a version whose requests are gathered: batches in hand, oldest first, and how many of each are not answered.
+    `nireq` of them run.
+    """
+
+    def add(self, request: Request, now: int) -> None:
+        """One more is in hand."""
+        self.in_hand[request.key] = request
+        occupied = self.in_hand if self.batches is None else self._add_to_batch(request.batch)
+        if len(occupied) <= self.nireq:
+            request.running_since = now
+
+    def _add_to_batch(self, batch: int) -> dict[int, int]:
+        assert self.batches is not None, "asked of a lane of batches"
+        self.batches[batch] = self.batches.get(batch, 0) + 1
+        return self.batches
 
     @property
     def credits(self) -> int:
@@ -89,7 +110,19 @@ class Lane:
 
     def remove(self, key: RequestKey) -> bool:
         """Whether it was there."""
-        return self.in_hand.pop(key, None) is not None or self.deferred.pop(key, None) is not None
+        request = self.in_hand.pop(key, None) or self.deferred.pop(key, None)
+        if request is None:
+            return False
+        if self.batches is None:
+            return True
+        self.batches[request.batch] -= 1
+        if not self.batches[request.batch]:
+            del self.batches[request.batch]
+        return True
+
+    def has_left(self, batch: int) -> bool:
+        """Whether a slot may have come free by an answer to a request of this batch."""
+        return self.batches is None or batch not in self.batches
 
     def inferred(self, took_ns: int) -> None:
         """An inference took this long."""
@@ -104,21 +137,31 @@ class Lane:
         """
         if request.abandoned or request.submit is None:
             return Fate.DROPPED
-        if self.ready > 1 and len(self.in_hand) > 1 and not request.deferred_since:
+        if self.batches is None and self.ready > 1 and len(self.in_hand) > 1 and not request.deferred_since:
             mine = any(one.timed_out for one in self.in_hand.values())
             return Fate.SUSPECT if mine or not blamed else Fate.INNOCENT
         # A compilation may end the worker as an inference may.
         was_running = bool(request.deferred_since) or request in self.running()
         if request.timed_out or (was_running and request.suspect and not was_loading):
-            return Fate.CONVICTED
+            # Who was in a batch with others may have suffered from one of them.
+            is_alone = self.batches is None or self.batches[request.batch] == 1
+            return Fate.CONVICTED if is_alone else Fate.SUSPECT
         return Fate.SUSPECT if was_running and not blamed else Fate.INNOCENT
+
+    def check(self) -> None:
+        """Raise AssertionError if the bookkeeping contradicts itself. For tests."""
+        batches = [request.batch for request in self.everything()]
+        if self.batches is None:
+            assert not any(batches)
+        else:
+            assert {batch: batches.count(batch) for batch in batches} == self.batches
 
     def running(self) -> Iterator[Request]:
         """Those that occupy a slot."""
-        for index, request in enumerate(self.in_hand.values()):
-            if index >= self.nireq:
-                return
-            yield request
+        if self.batches is None:
+            return islice(self.in_hand.values(), self.nireq)
+        running = frozenset(islice(self.batches, self.nireq))
+        return (request for request in self.in_hand.values() if request.batch in running)
 
     def mark_running(self, now: int) -> None:
         """Start the clocks of those that have just reached a slot."""

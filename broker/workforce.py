@@ -13,6 +13,7 @@ from broker.requests import Requests
 from broker.scheduler import Scheduler
 from common.messages import (
     ArenaGone,
+    BatchFailed,
     Deferred,
     Load,
     Loaded,
@@ -100,7 +101,7 @@ class Workforce:
         record = message.loaded
         news = self._registry.loaded(worker.slot, record)
         if worker.slot in self._scheduler.workers:
-            self._scheduler.version_loaded(worker.slot, record.version, record.nireq)
+            self._scheduler.version_loaded(worker.slot, record.version, record.nireq, record.batching)
         self._out.say(INFO, f"worker {worker.slot} has loaded {_name(record.version)}")
         self._say_notes(record.version, news)
 
@@ -124,6 +125,10 @@ class Workforce:
     def resumed(self, worker: Worker, message: Resumed, now: int) -> None:
         """Their shapes are compiled."""
         self._scheduler.resume(worker.slot, message.keys, now)
+
+    def batch_failed(self, worker: Worker, message: BatchFailed, now: int) -> None:
+        """Requests that could not be inferred together."""
+        self._requests.batch_failed(worker.slot, message.keys, now)
 
     def frontend_died(self, name: str) -> None:
         """Its memory is to be unmapped."""

@@ -45,10 +45,20 @@ class BatchingParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
     max_batch_size: int = 32
     """Rows of a batch, at most."""
-    batch_timeout_micros: int = 1000
-    """A batch that is not full waits no longer than this for further rows [µs]."""
+    batch_timeout_micros: int = 0
+    """So long the oldest request waits for others to fill its batch although a worker is free [µs]."""
     allowed_batch_sizes: tuple[int, ...] = ()
-    """Sizes that batches are padded to, ascending, the last one max_batch_size; empty: any."""
+    """Sizes that batches are padded to, ascending, the last one max_batch_size; empty: see `sizes`."""
+    max_enqueued_batches: int = 0
+    """So many batches' rows may wait, further requests are refused; 0: no bound but the frontends' own."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes that batches are padded to; by default the powers of two below max_batch_size, and that."""
+        if self.allowed_batch_sizes:
+            return self.allowed_batch_sizes
+        powers = [1 << bits for bits in range((self.max_batch_size - 1).bit_length())]
+        return (*powers, self.max_batch_size)
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

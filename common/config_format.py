@@ -78,7 +78,8 @@ class Batching(_Record, frozen=True):
             int,
             Meta(
                 ge=0,
-                description="A batch that is not full waits no longer than this for further rows [microseconds].",
+                description="So long a request waits for others to fill its batch although a worker is free "
+                "[microseconds].",
                 extra_json_schema={"default": _BATCHING.batch_timeout_micros},
             ),
         ]
@@ -88,7 +89,19 @@ class Batching(_Record, frozen=True):
         Annotated[
             list[Annotated[int, Meta(ge=1)]],
             Meta(
-                description="Sizes that batches are padded to: ascending, the last one max_batch_size. Without: any."
+                description="Sizes that batches are padded to: ascending, the last one max_batch_size. Without: "
+                "the powers of two below max_batch_size, and that."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    max_enqueued_batches: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                description="So many batches' rows may wait; further requests are refused. Without: no bound but "
+                "--max_queue.",
             ),
         ]
         | UnsetType

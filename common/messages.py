@@ -15,11 +15,11 @@ from typing import TypeAlias
 
 import msgspec
 
-from common.config import DeviceConfig, ModelConfig, VersionPolicy
+from common.config import BatchingParameters, DeviceConfig, ModelConfig, VersionPolicy
 from common.errors import WireError
 from common.tensors import Signature
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised with every change of a struct below; peers of another version are not understood."""
 
 
@@ -264,6 +264,12 @@ class ArenaGone(_Message, frozen=True, tag=43):
     frontend: str
 
 
+class ExecuteBatch(_Message, frozen=True, tag=44):
+    """Infer these requests of one version together; each is answered by itself, or BatchFailed names it."""
+
+    requests: tuple[Execute, ...]
+
+
 # ---- worker → broker
 
 
@@ -275,6 +281,8 @@ class LoadedVersion(msgspec.Struct, frozen=True, array_like=True):
     signature: Signature
     notes: tuple[str, ...] = ()
     """What an operator should know of it: it keeps its own shape, and why; a device is absent or emulated."""
+    batching: BatchingParameters | None = None
+    """How its requests are gathered into batches; None: each is inferred by itself."""
 
 
 class WorkerHello(_Message, frozen=True, tag=60):
@@ -290,6 +298,8 @@ class WorkerHello(_Message, frozen=True, tag=60):
     running_versions: tuple[VersionId, ...] = ()
     arenas: tuple[str, ...] = ()
     """Frontends whose memory it maps; the broker answers ArenaGone for those that have died."""
+    running_batches: tuple[int, ...] = ()
+    """The batch of each request in `running`, by a number of the worker's own; 0: it is inferred by itself."""
 
 
 class Loaded(_Message, frozen=True, tag=61):
@@ -332,6 +342,12 @@ class Deferred(_Message, frozen=True, tag=65):
 
 class Resumed(_Message, frozen=True, tag=66):
     """These deferred requests run, or wait for a slot of their version, from now on."""
+
+    keys: tuple[RequestKey, ...]
+
+
+class BatchFailed(_Message, frozen=True, tag=67):
+    """These could not be inferred together and are not in hand any more: each is to be inferred by itself."""
 
     keys: tuple[RequestKey, ...]
 
@@ -428,8 +444,8 @@ Message: TypeAlias = (
     Submit | Cancel | FrontendHello | Acknowledge | Listening | Refused | Leaving
     | Welcome | RestartLink | Catalogue | Completed | Released | Stale
     | Reconfigure | Reconfigured
-    | Load | Unload | Execute | ArenaGone
-    | WorkerHello | Loaded | LoadFailed | Unloaded | Done | Deferred | Resumed
+    | Load | Unload | Execute | ExecuteBatch | ArenaGone
+    | WorkerHello | Loaded | LoadFailed | Unloaded | Done | Deferred | Resumed | BatchFailed
     | StorekeeperHello | Watch | Snapshot | Keep | ReadConfig | ConfigRead
     | StatusQuery | StatusReply | ScaleQuery | ScaleReply
 )  # fmt: skip

@@ -4,6 +4,7 @@ Broker, storekeeper and command know of tensors only what stands in messages: nu
 tenth of a second at its start, is for those that touch them (`common.dtypes`).
 """
 
+from collections.abc import Iterable
 from math import prod
 
 import msgspec
@@ -93,6 +94,21 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     heads: Heads = Heads()
+    max_rows: int = 0
+    """Where not 0: every first dimension, of inputs and outputs alike, is the request's number of rows, which is from
+    1 to this.
+    """
+
+    def rows_of(self, shapes: Iterable[tuple[int, ...]]) -> int:
+        """How many rows inputs of these shapes bring; 0 where they disagree or `max_rows` does not allow it."""
+        counts = {shape[0] if shape else 0 for shape in shapes}
+        rows = counts.pop() if len(counts) == 1 else 0
+        return rows if 0 < rows <= self.max_rows else 0
+
+
+def with_rows(spec: TensorSpec, rows: int) -> TensorSpec:
+    """The same tensor with so many rows."""
+    return msgspec.structs.replace(spec, shape=(rows, *spec.shape[1:]))
 
 
 def byte_size(dtype: str, shape: tuple[int, ...]) -> int:

@@ -423,4 +423,5 @@ _BATCHING: dict[str, Callable[[Any], Any]] = {
     "max_batch_size": whole_number(1, _MAX_BATCH),
     "batch_timeout_micros": whole_number(0, _MAX_BATCH_WAIT_MICROS),
     "allowed_batch_sizes": _ascending,
+    "max_enqueued_batches": whole_number(1, _MAX_BATCH),
 }

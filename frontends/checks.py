@@ -3,14 +3,14 @@
 The texts are those that clients of the Python OpenVINO Model Server know.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.allocator import align
 from common.errors import InvalidArgumentError
 from common.messages import OutputRef, TensorRef
 from common.strings import MAX_BYTES, MAX_STRINGS, encoded_size
-from common.tensors import STRING, Signature, TensorSpec, byte_size
+from common.tensors import STRING, Signature, TensorSpec, byte_size, with_rows
 from frontends.conversion import check_convertible
 from frontends.interface import InputTensor
 
@@ -42,8 +42,12 @@ def plan_layout(
             offset += align(_size_of_strings(spec, tensor))
         elif spec.name not in in_place:
             offset += align(byte_size(spec.dtype, shape))
+    specs = signature.outputs
+    if signature.max_rows:
+        rows = check_rows(signature, placed)
+        specs = tuple(with_rows(spec, rows) for spec in specs)
     room = []
-    for spec in signature.outputs:
+    for spec in specs:
         size = spec.nbytes if spec.is_static else 0
         room.append(OutputRef(offset, size))
         offset += align(size) if size else 0
@@ -76,6 +80,20 @@ def check_names(signature: Signature, inputs: Mapping[str, InputTensor]) -> None
         )
     missing = [name for name in expected if name not in inputs]
     raise InvalidArgumentError(f"Missing inputs: {missing}. Inputs expected to be in the set {{{expected}}}.")
+
+
+def check_rows(signature: Signature, placed: Sequence[TensorRef]) -> int:
+    """How many rows all inputs bring. Raises InvalidArgumentError if they disagree or are too many."""
+    rows = signature.rows_of([one.shape for one in placed])
+    if rows:
+        return rows
+    counts = {spec.name: one.shape[0] for spec, one in zip(signature.inputs, placed, strict=True)}
+    if len(set(counts.values())) > 1:
+        raise InvalidArgumentError(f"Input batch size is incorrect. The inputs' batch sizes differ: {counts}")
+    raise InvalidArgumentError(
+        f"Input batch size is incorrect. Obtained batch size {next(iter(counts.values()))}, "
+        f"required batch size 1 to {signature.max_rows} (max_batch_size)"
+    )
 
 
 def check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ from common.arena import Segment
 from common.dtypes import STORAGE
 from common.messages import OutputRef, TensorRef
 from common.strings import BadStringsError, decode
-from common.tensors import STRING, Signature, TensorSpec
+from common.tensors import STRING, Signature, TensorSpec, with_rows
 from workers.engine import Array, Binding, MemoryId, Place
 from workers.memory import ARENA
 
@@ -40,6 +40,7 @@ class Binder:
         ]
         # Where strings begin and end is told in the memory itself, anew for each request.
         self._keeps = all(spec.dtype != STRING for spec in signature.inputs)
+        self._signature = signature
         self._kept: dict[tuple[str, tuple[TensorRef, ...], tuple[OutputRef, ...]], Binding] = {}
 
     def bind(
@@ -51,11 +52,11 @@ class Binder:
     ) -> Binding:
         """The places of a request's tensors. Raises BadReferenceError."""
         if memory.segment != ARENA or not self._keeps:
-            return Binding(self.inputs(segment, inputs), self.outputs(segment, outputs))
+            return self._bind(segment, inputs, outputs)
         key = (memory.frontend, inputs, outputs)
         found = self._kept.get(key)
         if found is None:
-            found = Binding(self.inputs(segment, inputs), self.outputs(segment, outputs))
+            found = self._bind(segment, inputs, outputs)
             if len(self._kept) >= _KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = found
@@ -64,6 +65,16 @@ class Binder:
     def release(self, frontend: str) -> None:
         """Forget all places in this frontend's arena."""
         self._kept = {key: binding for key, binding in self._kept.items() if key[0] != frontend}
+
+    def _bind(
+        self, segment: Segment, inputs: tuple[TensorRef, ...], outputs: tuple[OutputRef, ...]
+    ) -> Binding:
+        rows = 0
+        if self._signature.max_rows:
+            rows = self._signature.rows_of([reference.shape for reference in inputs])
+            if not rows:
+                raise BadReferenceError(f"no such rows: {[list(reference.shape) for reference in inputs]}")
+        return Binding(self.inputs(segment, inputs), self.outputs(segment, outputs, rows))
 
     def inputs(self, segment: Segment, references: tuple[TensorRef, ...]) -> list[Place]:
         """Views of the inputs. Raises BadReferenceError."""
@@ -74,14 +85,25 @@ class Binder:
             for (spec, dtype), reference in zip(self._inputs, references, strict=True)
         ]
 
-    def outputs(self, segment: Segment, references: tuple[OutputRef, ...]) -> list[Array | None]:
-        """Views of the room for outputs, None for those of dynamic shape. Raises BadReferenceError."""
+    def outputs(
+        self, segment: Segment, references: tuple[OutputRef, ...], rows: int = 0
+    ) -> list[Array | None]:
+        """Views of the room for outputs, None for those of dynamic shape. Raises BadReferenceError.
+
+        `rows`: of each output, where the signature says that this is what its first dimension means.
+        """
         if len(references) != len(self._outputs):
             raise BadReferenceError(f"room for {len(references)} outputs, the model has {len(self._outputs)}")
         return [
             None if nbytes is None else _output(segment, spec, dtype, nbytes, reference)
-            for (spec, dtype, nbytes), reference in zip(self._outputs, references, strict=True)
+            for (spec, dtype, nbytes), reference in zip(self._of_rows(rows), references, strict=True)
         ]
+
+    def _of_rows(self, rows: int) -> "list[tuple[TensorSpec, np.dtype, int | None]]":
+        if not rows:
+            return self._outputs
+        specs = [(with_rows(spec, rows), dtype) for spec, dtype, _ in self._outputs]
+        return [(spec, dtype, spec.nbytes if spec.is_static else None) for spec, dtype in specs]
 
 
 def _input(segment: Segment, spec: TensorSpec, dtype: np.dtype, reference: TensorRef) -> Place:

@@ -160,10 +160,26 @@ class VariableModel(Protocol):
         """Give everything back but what was compiled."""
 
 
+@runtime_checkable
+class BatchableModel(Protocol):
+    """A version that is compiled for several batch sizes."""
+
+    @property
+    def signature(self) -> Signature:
+        """What it takes and gives, `max_rows` included."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As of a Model."""
+
+    def take(self) -> dict[int, Model]:
+        """The models by their batch sizes, ascending. The caller's from then on."""
+
+
 class Engine(Protocol):
     """A runtime on one device."""
 
-    def load(self, path: Path, config: ModelConfig) -> Model | VariableModel:
+    def load(self, path: Path, config: ModelConfig) -> Model | VariableModel | BatchableModel:
         """Load the version in a directory; takes as long as it takes. Raises LoadError."""
 
 

@@ -5,7 +5,8 @@ input of the same index, converted, where their shapes agree, and zeros (or empt
 named `command` tells a run by its first element what to do: 0 echo, 1 fail, 2 kill the process, 3 hang for as many
 seconds as the first element of an input named `argument` says, n from 1000 on: sleep for n - 1000 milliseconds.
 
-The options `batch_size` and `shape` are obeyed where they are `auto`, and by no means otherwise.
+The options `batch_size` and `shape` are obeyed where they are `auto`, and by no means otherwise. In a batch the highest
+command of all rows holds for all of it, and so does the highest argument.
 """
 
 import os
@@ -17,15 +18,17 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from common.config import ModelConfig
+from common.config import BatchingParameters, ModelConfig
 from common.dtypes import STORAGE
 from common.errors import Code
 from common.strings import StringTensor, empty
 from common.tensors import STRING, Signature, TensorSpec
+from workers.batch_shapes import open_rows
 from workers.engine import (
     Done,
     LoadError,
     MemoryId,
+    Model,
     Place,
     Run,
     RunResult,
@@ -65,7 +68,7 @@ class FakeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FakeEngine:
     """Loads fake models."""
 
-    def load(self, path: Path, config: ModelConfig) -> "FakeModel | FakeVariants":
+    def load(self, path: Path, config: ModelConfig) -> "FakeModel | FakeVariants | FakeBatches":
         """See workers.engine.Engine."""
         if not (path / "model.xml").is_file():
             raise LoadError("the version's directory holds no model.xml")
@@ -85,6 +88,8 @@ class FakeEngine:
         ports = with_layouts(ports, config.layout)
         heads, _ = heads_of(outputs, config, read_labels(path, config.classification.labels))
         signature = Signature(tuple(port.spec for port in ports), tuple(port.spec for port in outputs), heads)
+        if config.batching_parameters is not None:
+            return FakeBatches(spec, signature, config.nireq, config.batching_parameters)
         wanted = plan(ports, config.batch_size, config.shape)
         if wanted.per_request is None:
             return FakeModel(spec, signature, config.nireq)
@@ -132,6 +137,20 @@ class FakeVariants:
         return FakeModel(self._spec, self.signature, self._nireq)
 
 
+class FakeBatches:
+    """A fake that takes batches; its inputs and outputs are as if they could be anything's."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, spec: FakeSpec, own: Signature, nireq: int, batching: BatchingParameters) -> None:
+        self.signature = open_rows(own, batching.max_batch_size)
+        self._models = {size: FakeModel(spec, self.signature, nireq) for size in batching.sizes}
+
+    def take(self) -> dict[int, Model]:
+        """See workers.engine.BatchableModel."""
+        return dict(self._models)
+
+
 class FakeModel:
     """A loaded fake."""
 
@@ -171,7 +190,11 @@ class FakeModel:
         if name not in self._names:
             return 0
         array = run.inputs[self._names.index(name)]
-        return int(array.flat[0]) if isinstance(array, np.ndarray) and array.size else 0
+        if not isinstance(array, np.ndarray):
+            return 0
+        if self.signature.max_rows:
+            return int(array.max())
+        return int(array.flat[0]) if array.size else 0
 
     def _later(self, run: Run, done: Done, seconds: float, fails: bool) -> None:
         time.sleep(seconds)

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from common.config import ModelConfig
 from common.messages import VersionId
-from workers.engine import Engine, LoadError, Model, ShapeError, VariableModel
+from workers.engine import BatchableModel, Engine, LoadError, Model, ShapeError, VariableModel
 from workers.ports import Shapes
 
 _log = logging.getLogger("workers")
@@ -22,7 +22,7 @@ class LoadEnded(NamedTuple):
     """A version is loaded, or (`model` is None) why it is not."""
 
     version: VersionId
-    model: Model | VariableModel | None
+    model: Model | VariableModel | BatchableModel | None
     config: ModelConfig
     reason: str = ""
 

@@ -12,7 +12,7 @@ common.session. An answer that is finished while there is no link is kept, and c
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -20,8 +20,10 @@ from common import config
 from common.errors import Code
 from common.messages import (
     ArenaGone,
+    BatchFailed,
     Deferred,
     Execute,
+    ExecuteBatch,
     Load,
     Loaded,
     LoadedVersion,
@@ -38,12 +40,13 @@ from common.process import has_ended
 from common.session import LinkUp
 from common.transport import Transport, Waiter
 from workers.answers import Answer, to_done
+from workers.batched import BatchedModel
 from workers.binding import BadReferenceError, Binder
-from workers.engine import Engine, MemoryId, Model, Run, RunResult, VariableModel, failure
+from workers.engine import BatchableModel, Engine, MemoryId, Model, Run, RunResult, VariableModel, failure
 from workers.inbox import Inbox
 from workers.loader import CloseEnded, CompileEnded, LoadEnded, Loader
 from workers.memory import ARENA, Fetched, Memory
-from workers.queue import RunQueue
+from workers.queue import Batch, RunQueue
 from workers.shaped import ShapedModel, Shaping
 
 IDLE_NS = 250_000_000
@@ -67,6 +70,14 @@ class _Finished(NamedTuple):
     ended: int
 
 
+class _BatchFinished(NamedTuple):
+    """Likewise, of a batch."""
+
+    runs: Sequence[Run]
+    results: Sequence[RunResult]
+    ended: int
+
+
 class _Version(NamedTuple):
     """A version that can run."""
 
@@ -75,7 +86,7 @@ class _Version(NamedTuple):
     loaded: LoadedVersion
 
 
-_Report: TypeAlias = _Finished | LoadEnded | CompileEnded | CloseEnded | Fetched
+_Report: TypeAlias = _Finished | _BatchFinished | LoadEnded | CompileEnded | CloseEnded | Fetched
 
 
 class Loop:
@@ -169,12 +180,15 @@ class Loop:
             loading=tuple(self._loading),
             running=tuple(key for key, _ in in_hand),
             running_versions=tuple(version for _, version in in_hand),
+            running_batches=self._queue.batch_numbers(key for key, _ in in_hand),
             arenas=self._memory.frontends(),
         )
 
     def _obey(self, message: Message) -> None:
         if isinstance(message, Execute):
             self._execute(message)
+        elif isinstance(message, ExecuteBatch):
+            self._execute_batch(message)
         elif isinstance(message, Load):
             self._load(message)
         elif isinstance(message, Unload):
@@ -186,20 +200,39 @@ class Loop:
 
     def _execute(self, request: Execute) -> None:
         key = request.key
-        if self._queue.holds(key):
+        if self._queue.holds(key) or self._is_refused(request):
             return
-        if not self._queue.knows(request.version) or request.version in self._leaving:
-            name = f"{request.version.model}, version {request.version.version}"
-            self._answer(request, failure(Code.UNAVAILABLE, f"Model {name} is not loaded in the worker"))
-        elif key.frontend in self._gone:
-            self._answer(request, failure(Code.CANCELLED, "The frontend has ended"))
-        elif self._memory.get(memory := MemoryId(key.frontend, request.segment)) is None:
+        if self._memory.get(memory := MemoryId(key.frontend, request.segment)) is None:
             self._queue.park(request)
             self._memory.fetch(memory)
         elif self._shaped and request.version in self._shaped:
             self._shaping.admit(request)
         else:
             self._queue.push(request)
+
+    def _execute_batch(self, message: ExecuteBatch) -> None:
+        members = tuple(
+            one for one in message.requests if not self._queue.holds(one.key) and not self._is_refused(one)
+        )
+        self._queue.gather(members)
+        for request in members:
+            memory = MemoryId(request.key.frontend, request.segment)
+            if self._memory.get(memory) is None:
+                self._queue.park(request)
+                self._memory.fetch(memory)
+            else:
+                self._queue.push(request)
+
+    def _is_refused(self, request: Execute) -> bool:
+        """Whether nothing can be done for a request, which is then answered."""
+        if not self._queue.knows(request.version) or request.version in self._leaving:
+            name = f"{request.version.model}, version {request.version.version}"
+            self._answer(request, failure(Code.UNAVAILABLE, f"Model {name} is not loaded in the worker"))
+        elif request.key.frontend in self._gone:
+            self._answer(request, failure(Code.CANCELLED, "The frontend has ended"))
+        else:
+            return False
+        return True
 
     def _load(self, message: Load) -> None:
         version = message.version
@@ -230,6 +263,8 @@ class Loop:
     def _hear(self, report: _Report) -> None:
         if isinstance(report, _Finished):
             self._ended(report.run, report.result, report.ended)
+        elif isinstance(report, _BatchFinished):
+            self._batch_ended(report.runs, report.results, report.ended)
         elif isinstance(report, Fetched):
             self._fetched(report)
         elif isinstance(report, LoadEnded):
@@ -260,13 +295,17 @@ class Loop:
             self._news.append(LoadFailed(version, ended.reason))
             return
         model: Model
+        batching = None
         if isinstance(ended.model, VariableModel):
             model = shaped = ShapedModel(ended.model)
             self._shaping.add(version, shaped, ended.config.max_shapes)
+        elif isinstance(ended.model, BatchableModel):
+            model = BatchedModel(ended.model)
+            batching = ended.config.batching_parameters
         else:
             model = ended.model
         nireq = ended.config.nireq
-        loaded = LoadedVersion(version, nireq, model.signature, model.notes)
+        loaded = LoadedVersion(version, nireq, model.signature, model.notes, batching)
         self._versions[version] = _Version(model, Binder(loaded.signature), loaded)
         self._queue.add(version, nireq)
         self._news.append(Loaded(loaded))
@@ -275,29 +314,51 @@ class Loop:
 
     def _start_runs(self) -> None:
         begun = time.monotonic_ns()
-        while (request := self._queue.next()) is not None:
-            self._start(request)
+        while (due := self._queue.next()) is not None:
+            if isinstance(due, Batch):
+                self._start_batch(due)
+            else:
+                self._start(due)
             if self._answers and time.monotonic_ns() - begun >= FLUSH_NS:
                 self._flush()
                 begun = time.monotonic_ns()
 
     def _start(self, request: Execute) -> None:
+        version = self._versions[request.version]
+        run = self._prepare(request, version.binder)
+        if run is None:
+            return
+        result = version.model.start(run, self._done)
+        if result is not None:
+            self._ended(run, result, time.monotonic_ns())
+
+    def _start_batch(self, batch: Batch) -> None:
+        members = list(batch.members.values())
+        version = self._versions[members[0].version]
+        runs = [run for one in members if (run := self._prepare(one, version.binder)) is not None]
+        if not runs:
+            return
+        model = version.model
+        assert isinstance(model, BatchedModel), "batches are made of versions that were loaded for it"
+        results = model.start_batch(runs, self._batch_done)
+        if results is not None:
+            self._batch_ended(runs, results, time.monotonic_ns())
+
+    def _prepare(self, request: Execute, binder: Binder) -> Run | None:
+        """The run of a request, which counts as running from then on; None where it cannot be run, and is answered."""
         now = time.monotonic_ns()
         if 0 < request.deadline <= now:
             reason = "The deadline passed before the inference began"
             self._finish(request, failure(Code.DEADLINE_EXCEEDED, reason))
-            return
-        version = self._versions[request.version]
+            return None
         try:
-            run = self._make_run(request, version.binder, now)
+            run = self._make_run(request, binder, now)
         except BadReferenceError as error:
             _log.error("request %d of %s: %s", request.key.id, request.key.frontend, error)
             self._finish(request, failure(Code.INTERNAL, "The request's references to memory are wrong"))
-            return
+            return None
         self._running[id(run)] = request
-        result = version.model.start(run, self._done)
-        if result is not None:
-            self._ended(run, result, time.monotonic_ns())
+        return run
 
     def _make_run(self, request: Execute, binder: Binder, now: int) -> Run:
         """Raises BadReferenceError. Only the run refers to the views: they must go before their memory can."""
@@ -312,6 +373,22 @@ class Loop:
         """Called by threads of the engine."""
         self._inbox.post(_Finished(run, result, time.monotonic_ns()))
 
+    def _batch_done(self, runs: Sequence[Run], results: Sequence[RunResult]) -> None:
+        """Called by threads of the engine."""
+        self._inbox.post(_BatchFinished(runs, results, time.monotonic_ns()))
+
+    def _batch_ended(self, runs: Sequence[Run], results: Sequence[RunResult], ended: int) -> None:
+        if len(runs) > 1 and any(result.error is not None for result in results):
+            # Whose fault it is shows when each is inferred by itself, which the broker sees to.
+            self._news.append(BatchFailed(tuple(run.key for run in runs)))
+            for run in runs:
+                request = self._running.pop(id(run))
+                run.forget()
+                self._let_go(request)
+            return
+        for run, result in zip(runs, results, strict=True):
+            self._ended(run, result, ended)
+
     def _ended(self, run: Run, result: RunResult, ended: int) -> None:
         request = self._running.pop(id(run))
         run.forget()
@@ -319,6 +396,11 @@ class Loop:
 
     def _finish(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
         """A request that was in hand is answered; what only it needed is given back first."""
+        self._let_go(request)
+        self._answer(request, result, inferring)
+
+    def _let_go(self, request: Execute) -> None:
+        """A request is not in hand any more."""
         self._queue.finish(request.key)
         frontend = request.key.frontend
         if request.segment != ARENA:
@@ -331,7 +413,6 @@ class Loop:
             self._shaping.leave(request)
         if self._leaving and request.version in self._leaving:
             self._close_if_idle(request.version)
-        self._answer(request, result, inferring)
 
     def _answer(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
         self._answers.append(Answer(request, result, inferring))

@@ -1,7 +1,8 @@
 """The real engine: OpenVINO on one device. Reads what stands in a version's directory, and compiles it.
 
 directory ─▶ find_model ─▶ read ─▶ names (mapping_config.json) ─▶ shapes (batch_size, shape) ─▶ compile ─▶ Model
-                                                                                 └─ auto ─▶ VariableModel
+                                                       │                         └─ auto ─▶ VariableModel
+                                                       └─ batching_parameters ─▶ compile for each size ─▶ BatchableModel
 """
 
 import logging
@@ -9,12 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import workers.openvino_api as ov
-from common.config import ModelConfig
+from common.config import BatchingParameters, ModelConfig
+from workers.batch_shapes import UnbatchableError, check_inputs
 from workers.compile_cache import CompileCache
 from workers.devices import AbsentError, Target, choose
 from workers.engine import LoadError
 from workers.heads import heads_of, with_layouts
 from workers.model_files import ModelFile, find_model, read_aliases, read_labels
+from workers.openvino_batches import OpenVinoBatches, compile_batches
 from workers.openvino_compiler import Compiler, OpenVinoVariants, has_strings
 from workers.openvino_model import OpenVinoModel
 from workers.openvino_strings import StringCodec
@@ -56,7 +59,7 @@ class OpenVinoEngine:
         for note in self._notes:
             _log.warning("%s", note)
 
-    def load(self, path: Path, config: ModelConfig) -> OpenVinoModel | OpenVinoVariants:
+    def load(self, path: Path, config: ModelConfig) -> OpenVinoModel | OpenVinoVariants | OpenVinoBatches:
         """Read, check and compile the model in a version's directory. Raises LoadError."""
         try:
             return self._load(path, config)
@@ -65,24 +68,20 @@ class OpenVinoEngine:
         except Exception as error:  # OpenVINO raises RuntimeError, but also what its bindings happen to raise
             raise LoadError(reason_of(error)) from error
 
-    def _load(self, path: Path, config: ModelConfig) -> OpenVinoModel | OpenVinoVariants:
+    def _load(self, path: Path, config: ModelConfig) -> OpenVinoModel | OpenVinoVariants | OpenVinoBatches:
         target = self._target()
-        file = find_model(path)
-        aliases = read_aliases(path)
-        model = self._read(file)
-        refuse_unusable(model)
-        inputs, outputs = ports_of(model, aliases)
-        inputs = with_layouts(inputs, config.layout)
-        heads, remarks = heads_of(outputs, config, read_labels(path, config.classification.labels))
+        remarks: tuple[str, ...] = ()
+        if config.batching_parameters is not None:
+            try:
+                return self._load_batches(path, config, target, config.batching_parameters)
+            except UnbatchableError as error:
+                remarks = (f"batching_parameters have no effect: {error}",)
+        model, compiler, notes = self._prepare(path, config, target)
+        inputs = compiler.ports[0]
         wanted = plan(inputs, config.batch_size, config.shape)
         reshaping = _reshape_once(model, wanted.fixed, inputs)
-        notes = (*self._notes, *target.notes, *remarks, *wanted.notes, *reshaping)
-        for note in notes[len(self._notes) :]:
-            _log.warning("model %s: %s", config.name, note)
-        properties = self._properties(config, target.device)
-        strings = self._string_codec() if has_strings((*inputs, *outputs)) else None
-        ports = (inputs, outputs)
-        compiler = Compiler(self._core, target.device, properties, config.nireq, ports, heads, strings)
+        notes = (*self._notes, *notes, *remarks, *wanted.notes, *reshaping)
+        self._log_notes(config, notes)
         first = compiler.compile(model, self._cache, notes)
         if wanted.per_request is None:
             return first
@@ -98,6 +97,38 @@ class OpenVinoEngine:
                     f"the model takes or gives strings, for which OpenVINO {ov.release()} has no operations"
                 ) from None
         return self._strings
+
+    def _load_batches(
+        self, path: Path, config: ModelConfig, target: Target, batching: BatchingParameters
+    ) -> OpenVinoBatches:
+        """Raises UnbatchableError, and LoadError for what no model may have."""
+        model, compiler, notes = self._prepare(path, config, target)
+        inputs = compiler.ports[0]
+        remarks = check_inputs(inputs, config)
+        wanted = plan(inputs, None, config.shape)
+        notes = (*self._notes, *notes, *remarks)
+        batches = compile_batches(model, compiler, wanted.fixed, batching, self._cache, notes)
+        self._log_notes(config, notes)
+        return batches
+
+    def _prepare(
+        self, path: Path, config: ModelConfig, target: Target
+    ) -> tuple[ov.Model, Compiler, tuple[str, ...]]:
+        """The model as it was read, what compiles it, and notes. Raises LoadError."""
+        model = self._read(find_model(path))
+        refuse_unusable(model)
+        inputs, outputs = ports_of(model, read_aliases(path))
+        inputs = with_layouts(inputs, config.layout)
+        heads, remarks = heads_of(outputs, config, read_labels(path, config.classification.labels))
+        properties = self._properties(config, target.device)
+        strings = self._string_codec() if has_strings((*inputs, *outputs)) else None
+        ports = (inputs, outputs)
+        compiler = Compiler(self._core, target.device, properties, config.nireq, ports, heads, strings)
+        return model, compiler, (*target.notes, *remarks)
+
+    def _log_notes(self, config: ModelConfig, notes: tuple[str, ...]) -> None:
+        for note in notes[len(self._notes) :]:
+            _log.warning("model %s: %s", config.name, note)
 
     def _target(self) -> Target:
         """Looked at for each load: devices come and go. Raises LoadError."""

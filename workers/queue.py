@@ -7,16 +7,34 @@
 Of a version, `nireq` requests run at once and the rest wait in the order in which they came; between versions, the
 request that waits longest goes first. The worker's Hello lists what is in hand, so all four states count as "in hand".
 What a step costs does not grow with the versions that are loaded.
+
+Requests that the broker has made one batch of run together, in one slot: the batch waits from when the last of its
+members is pushed. A member that is finished or dropped before that leaves the others to run without it.
 """
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable
 from heapq import heappop, heappush
 
 from common.messages import Execute, RequestKey, VersionId
 
 
+class Batch:
+    """Requests of one version that run together."""
+
+    __slots__ = ("absent", "members", "number", "runs")
+
+    def __init__(self, number: int, members: Iterable[Execute]) -> None:
+        self.number = number
+        self.members = {request.key: request for request in members}
+        """Those that are not finished, in the broker's order."""
+        self.absent = set(self.members)
+        """Those that were not pushed yet."""
+        self.runs = False
+
+
 class _Lane:
-    """Waiting requests of a version, each with its number in the order of arrival."""
+    """What waits of a version, each with its number in the order of arrival."""
 
     __slots__ = ("nireq", "running", "version", "waiting")
 
@@ -24,7 +42,8 @@ class _Lane:
         self.version = version
         self.nireq = nireq
         self.running = 0
-        self.waiting: deque[tuple[int, Execute]] = deque()
+        """Slots that are occupied, by a request or by a batch."""
+        self.waiting: deque[tuple[int, Execute | Batch]] = deque()
 
     @property
     def first(self) -> int:
@@ -45,6 +64,8 @@ class RunQueue:
         self._in_hand: OrderedDict[RequestKey, VersionId] = OrderedDict()
         self._parked: dict[tuple[str, int], list[Execute]] = {}
         self._running: dict[RequestKey, Execute] = {}
+        self._batches = 0
+        self._batch_of: dict[RequestKey, Batch] = {}
         self._running_of_frontend: Counter[str] = Counter()
 
     def add(self, version: VersionId, nireq: int) -> None:
@@ -84,6 +105,18 @@ class RunQueue:
         """Every request that is not finished, oldest first."""
         return list(self._in_hand.items())
 
+    def batch_numbers(self, keys: Iterable[RequestKey]) -> tuple[int, ...]:
+        """The batch that each of these is in, 0 where there is none."""
+        return tuple(self._batch_of[key].number if key in self._batch_of else 0 for key in keys)
+
+    def gather(self, members: tuple[Execute, ...]) -> None:
+        """These are to run together. Each is to be parked or pushed next."""
+        self._batches += 1
+        batch = Batch(self._batches, members)
+        for request in members:
+            self._in_hand[request.key] = request.version
+            self._batch_of[request.key] = batch
+
     def park(self, request: Execute) -> None:
         """Take a request whose memory is not mapped yet."""
         self._in_hand[request.key] = request.version
@@ -99,15 +132,17 @@ class RunQueue:
 
     def push(self, request: Execute) -> None:
         """Take a request that may run as soon as its version has room. The version is known."""
-        self._in_hand.setdefault(request.key, request.version)
-        self._arrivals += 1
         lane = self._lanes[request.version]
-        lane.waiting.append((self._arrivals, request))
-        if len(lane.waiting) == 1:
-            self._enter(lane)
+        if self._batch_of and request.key in self._batch_of:
+            batch = self._batch_of[request.key]
+            batch.absent.discard(request.key)
+            self._wait_if_whole(batch, lane)
+            return
+        self._in_hand.setdefault(request.key, request.version)
+        self._wait(lane, request)
 
-    def next(self) -> Execute | None:
-        """The request to start now, which counts as running from then on; None when none can."""
+    def next(self) -> Execute | Batch | None:
+        """What is to be started now, and counts as running from then on; None when nothing can."""
         while self._ready:
             arrival, version = heappop(self._ready)
             lane = self._lanes.get(version)
@@ -118,15 +153,13 @@ class RunQueue:
     def finish(self, key: RequestKey) -> None:
         """Forget a request, whether it ran or not. It is neither waiting nor parked."""
         version = self._in_hand.pop(key)
+        is_member = key in self._batch_of
+        if is_member:
+            self._leave_batch(key, self._lanes[version])
         if self._running.pop(key, None) is None:
             return
-        lane = self._lanes[version]
-        was_full = lane.running == lane.nireq
-        lane.running -= 1
-        if was_full:
-            self._enter(lane)
-        if not lane.running:
-            del self._busy[version]
+        if not is_member:
+            self._free_slot(self._lanes[version])
         left = self._running_of_frontend[key.frontend] - 1
         if left:
             self._running_of_frontend[key.frontend] = left
@@ -138,24 +171,74 @@ class RunQueue:
         dropped: list[Execute] = []
         for place in [place for place in self._parked if place[0] == frontend]:
             dropped += self._parked.pop(place)
+        parked = {request.key for request in dropped}
+        for key, batch in self._batch_of.items():
+            if key.frontend == frontend and not batch.runs and key not in parked:
+                dropped.append(batch.members[key])
         for lane in self._lanes.values():
-            gone = [request for _, request in lane.waiting if request.key.frontend == frontend]
+            gone = [
+                one for _, one in lane.waiting if isinstance(one, Execute) and one.key.frontend == frontend
+            ]
             if gone:
                 dropped += gone
-                lane.waiting = deque(entry for entry in lane.waiting if entry[1].key.frontend != frontend)
+                names = {request.key for request in gone}
+                lane.waiting = deque(
+                    entry
+                    for entry in lane.waiting
+                    if isinstance(entry[1], Batch) or entry[1].key not in names
+                )
                 self._enter(lane)
         return dropped
+
+    def _wait(self, lane: _Lane, due: Execute | Batch) -> None:
+        self._arrivals += 1
+        lane.waiting.append((self._arrivals, due))
+        if len(lane.waiting) == 1:
+            self._enter(lane)
 
     def _enter(self, lane: _Lane) -> None:
         """Its first request may have become another, or free to start."""
         if first := lane.first:
             heappush(self._ready, (first, lane.version))
 
-    def _start(self, lane: _Lane) -> Execute:
-        _, request = lane.waiting.popleft()
+    def _start(self, lane: _Lane) -> Execute | Batch:
+        _, due = lane.waiting.popleft()
         lane.running += 1
         self._busy[lane.version] = None
         self._enter(lane)
-        self._running[request.key] = request
-        self._running_of_frontend[request.key.frontend] += 1
-        return request
+        if isinstance(due, Batch):
+            due.runs = True
+            for key, request in due.members.items():
+                self._running[key] = request
+                self._running_of_frontend[key.frontend] += 1
+            return due
+        self._running[due.key] = due
+        self._running_of_frontend[due.key.frontend] += 1
+        return due
+
+    def _free_slot(self, lane: _Lane) -> None:
+        was_full = lane.running == lane.nireq
+        lane.running -= 1
+        if was_full:
+            self._enter(lane)
+        if not lane.running:
+            del self._busy[lane.version]
+
+    # ---- batches
+
+    def _wait_if_whole(self, batch: Batch, lane: _Lane) -> None:
+        if not batch.absent and batch.members:
+            self._wait(lane, batch)
+
+    def _leave_batch(self, key: RequestKey, lane: _Lane) -> None:
+        batch = self._batch_of.pop(key)
+        del batch.members[key]
+        if batch.runs:
+            if not batch.members:
+                self._free_slot(lane)
+        elif key in batch.absent:
+            batch.absent.discard(key)
+            self._wait_if_whole(batch, lane)
+        elif not batch.members:
+            lane.waiting = deque(entry for entry in lane.waiting if entry[1] is not batch)
+            self._enter(lane)

@@ -85,9 +85,16 @@ def compiled_signature(compiled: ov.CompiledModel, ports: tuple[Ports, Ports], h
 
     Not by its own: what comes out of OpenVINO's cache has lost the names of layers.
     """
+    return model_signature(compiled, ports, heads)
+
+
+def model_signature(
+    model: ov.Model | ov.CompiledModel, ports: tuple[Ports, Ports], heads: Heads
+) -> Signature:
+    """Types and shapes of a model as it is now, by these names and layouts."""
     return Signature(
-        tuple(_named(own, port.spec) for own, port in zip(compiled.inputs, ports[0], strict=True)),
-        tuple(_named(own, port.spec) for own, port in zip(compiled.outputs, ports[1], strict=True)),
+        tuple(_named(own, port.spec) for own, port in zip(model.inputs, ports[0], strict=True)),
+        tuple(_named(own, port.spec) for own, port in zip(model.outputs, ports[1], strict=True)),
         heads,
     )
 

@@ -41,7 +41,7 @@ from common.messages import (
     encode,
 )
 from common.process import this_process
-from common.tensors import Signature, TensorSpec
+from common.tensors import Signature, TensorSpec, with_rows
 from common.transport import Router, Transport
 from tests.unit.workers.models import model_config
 
@@ -208,6 +208,8 @@ class Frontend:
             references.append(TensorRef(offset, array.shape))
         outputs = []
         for spec in signature.outputs:
+            if signature.max_rows:
+                spec = with_rows(spec, len(inputs[0]))
             offset = allocator.allocate(spec.nbytes) if spec.is_static else 0
             assert offset is not None
             outputs.append(OutputRef(offset, spec.nbytes if spec.is_static else 0))

@@ -7,7 +7,7 @@ order of events. Links are first-in-first-out, as ZeroMQ's are; a socket that is
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -26,16 +26,18 @@ from broker.commands import (
 from broker.core import Core
 from broker.fleet import Add, Program, ProgramCommand, Remove, Start, Stop
 from broker.router import Router
-from common.config import ModelConfig, ServerConfig
+from common.config import BatchingParameters, ModelConfig, ServerConfig
 from common.messages import (
     Acknowledge,
     ArenaGone,
+    BatchFailed,
     Cancel,
     Catalogue,
     Completed,
     ConfigRead,
     Done,
     Execute,
+    ExecuteBatch,
     FrontendHello,
     Keep,
     Load,
@@ -184,10 +186,10 @@ class SimFrontend(Peer):
         requests, abandoned = self.ledger.greet(self.world.now)
         return FrontendHello(self.name, self.process, "grpc", True, requests, abandoned)
 
-    def submit(self, version: VersionId) -> int:
+    def submit(self, version: VersionId, patience_ns: int = 3600 * SECOND) -> int:
         id_ = self.ledger.next_id()
         generation = self.catalogue.generation if self.catalogue else 0
-        deadline = self.world.now + 3600 * SECOND
+        deadline = self.world.now + patience_ns
         submit = Submit(id_, version, generation, 0, (TensorRef(0, (1, 10)),), (OutputRef(64, 40),), deadline)
         self.ledger.add(submit)
         if self.send(submit):
@@ -258,6 +260,8 @@ class SimWorker(Peer):
         self.loaded: dict[VersionId, LoadedVersion] = {}
         self.loading: list[Load] = []
         self.in_hand: list[Execute] = []
+        self.batches: dict[RequestKey, int] = {}
+        self.last_batch = 0
         self.start()
 
     def hello(self) -> Message:
@@ -268,6 +272,8 @@ class SimWorker(Peer):
             tuple(load.version for load in self.loading),
             tuple(execute.key for execute in self.in_hand),
             tuple(execute.version for execute in self.in_hand),
+            (),
+            tuple(self.batches.get(execute.key, 0) for execute in self.in_hand),
         )
 
     def on_message(self, message: Message) -> None:
@@ -275,6 +281,16 @@ class SimWorker(Peer):
             assert message.version in self.loaded, "given a request of a version that it has not loaded"
             assert message.key not in [one.key for one in self.in_hand], "given a request twice"
             self.in_hand.append(message)
+        elif isinstance(message, ExecuteBatch):
+            assert len(message.requests) > 1, "a batch of one"
+            assert len({execute.version for execute in message.requests}) == 1, "of two versions"
+            self.last_batch += 1
+            for execute in message.requests:
+                assert execute.version in self.loaded
+                assert self.loaded[execute.version].batching is not None, "it is not inferred by batches"
+                assert execute.key not in [one.key for one in self.in_hand], "given a request twice"
+                self.in_hand.append(execute)
+                self.batches[execute.key] = self.last_batch
         elif isinstance(message, Load):
             assert message.version not in self.loaded, "loaded twice"
             assert message.version not in [one.version for one in self.loading], "loaded twice"
@@ -294,7 +310,11 @@ class SimWorker(Peer):
             self.send(LoadFailed(load.version, "no such layer"))
             return
         self.loaded[load.version] = LoadedVersion(
-            load.version, load.config.nireq, SIGNATURE, self.world.notes(load)
+            load.version,
+            load.config.nireq,
+            SIGNATURE,
+            self.world.notes(load),
+            load.config.batching_parameters,
         )
         self.send(Loaded(self.loaded[load.version]))
 
@@ -304,7 +324,19 @@ class SimWorker(Peer):
             return
         execute = self.in_hand[index % len(self.in_hand)]
         self.in_hand.remove(execute)
+        self.batches.pop(execute.key, None)
         self.send(Done(execute.key))
+
+    def fail_batch(self, index: int = 0) -> None:
+        """One of the batches cannot be inferred as one."""
+        batch = self.batches.get(self.in_hand[index % len(self.in_hand)].key) if self.in_hand else None
+        if batch is None or not self.linked:
+            return
+        failed = tuple(key for key, number in self.batches.items() if number == batch)
+        self.in_hand = [one for one in self.in_hand if one.key not in failed]
+        for key in failed:
+            del self.batches[key]
+        self.send(BatchFailed(failed))
 
 
 class SimStorekeeper(Peer):
@@ -593,15 +625,24 @@ class World:
                     assert execute.key.id not in frontend.freed, f"{execute.key} was freed while in hand"
 
 
-def config(*names: str, workers: int = 1, nireq: int = 1) -> ServerConfig:
-    """A server of these models, one frontend expected."""
-    models = tuple(ModelConfig(name, f"/models/{name}", nireq=nireq) for name in names)
+def config(
+    *names: str, workers: int = 1, nireq: int = 1, batching: Mapping[str, BatchingParameters] | None = None
+) -> ServerConfig:
+    """A server of these models, one frontend expected. `batching`: of some of them, by name."""
+    parameters = batching or {}
+    models = tuple(
+        ModelConfig(name, f"/models/{name}", nireq=nireq, batching_parameters=parameters.get(name))
+        for name in names
+    )
     return ServerConfig(models, "/run/simulated", workers=workers, config_path="/etc/models.json")
 
 
-def settled(*names: str, workers: int = 1, nireq: int = 1) -> World:
+def settled(
+    *names: str, workers: int = 1, nireq: int = 1, batching: Mapping[str, BatchingParameters] | None = None
+) -> World:
     """A world that serves version 1 of each model, with one frontend `f1`."""
-    world = World(config(*names, workers=workers, nireq=nireq), {name: {1} for name in names})
+    models = config(*names, workers=workers, nireq=nireq, batching=batching)
+    world = World(models, {name: {1} for name in names})
     world.add_frontend("f1")
     world.settle()
     return world

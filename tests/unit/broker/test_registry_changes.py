@@ -109,11 +109,11 @@ RELOADING: list[dict[str, Any]] = [
     {"max_shapes": 3},
     {"nireq": 2},
     {"plugin_config": {"NUM_STREAMS": "2"}},
+    {"batching_parameters": BatchingParameters()},
 ]
 ADJUSTING: list[dict[str, Any]] = [
     {"labels": {"stable": 1}},
     {"workers": 3},
-    {"batching_parameters": BatchingParameters()},
     {"policy": ALL},
 ]
 

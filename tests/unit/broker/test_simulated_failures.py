@@ -7,11 +7,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from common.config import BatchingParameters
 from common.errors import Code
 from common.messages import Completed, RequestKey, Stale, VersionId
 from tests.unit.broker.simulation import SECOND, SimFrontend, World, settled
 
 MODELS = ("a", "b")
+BATCHING: tuple[dict[str, BatchingParameters], ...] = (
+    {},
+    {"a": BatchingParameters(3)},
+    {"a": BatchingParameters(4, 100_000), "b": BatchingParameters(2)},
+)
 picks = st.integers(0, 1 << 16)
 
 
@@ -21,9 +27,9 @@ class FailingServer(RuleBasedStateMachine):
     world: World
     submitted: dict[str, set[int]]
 
-    @initialize(workers=st.integers(1, 2), nireq=st.integers(1, 2))
-    def start(self, workers: int, nireq: int) -> None:
-        self.world = settled(*MODELS, workers=workers, nireq=nireq)
+    @initialize(workers=st.integers(1, 2), nireq=st.integers(1, 2), batching=st.sampled_from(BATCHING))
+    def start(self, workers: int, nireq: int, batching: dict[str, BatchingParameters]) -> None:
+        self.world = settled(*MODELS, workers=workers, nireq=nireq, batching=batching)
         self.world.add_frontend("f2")
         self.world.settle(2)
         self.submitted = {"f1": set(), "f2": set()}
@@ -70,6 +76,12 @@ class FailingServer(RuleBasedStateMachine):
         busy = [worker for worker in self.world.workers() if worker.in_hand]
         if busy:
             busy[pick % len(busy)].finish(index)
+
+    @rule(pick=picks, index=picks)
+    def a_batch_fails(self, pick: int, index: int) -> None:
+        busy = [worker for worker in self.world.workers() if worker.batches]
+        if busy:
+            busy[pick % len(busy)].fail_batch(index)
 
     @rule(pick=picks)
     def worker_loads(self, pick: int) -> None:
@@ -185,3 +197,26 @@ def test_a_request_is_answered() -> None:
     answer = frontend.answers[id_]
     assert isinstance(answer, Completed)
     assert answer == Completed(id_, timing=answer.timing)
+
+
+def test_what_is_cancelled_before_its_worker_says_hello_is_not_released_before_it_is_done() -> None:
+    world = settled("a")
+    frontend = world.frontends["f1"]
+    (worker,) = world.workers()
+    id_ = frontend.submit(VersionId("a", 1))
+    world.flow()
+    world.kill_broker()
+    world.deliver_to_broker(frontend)
+    world.step_broker()
+    while frontend.inbound:
+        frontend.deliver_inbound()
+    frontend.abandon(id_)
+    world.deliver_to_broker(frontend)
+    world.flow()
+    world.flow()
+    assert [execute.key.id for execute in worker.in_hand] == [id_]
+    assert id_ not in frontend.freed
+    worker.finish()
+    world.flow()
+    assert id_ in frontend.freed
+    assert not world.core.scheduler.requests

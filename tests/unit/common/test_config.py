@@ -148,3 +148,19 @@ def test_the_files_of_a_run_directory_differ(tmp_path: Path) -> None:
     paths = [config.peers_socket(tmp_path), config.supervisor_socket(tmp_path), config.exit_file(tmp_path)]
     assert len({*paths, tmp_path / config.CONFIG_FILE}) == 4
     assert all(path.parent == tmp_path for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sizes"),
+    [
+        (BatchingParameters(), (1, 2, 4, 8, 16, 32)),
+        (BatchingParameters(1), (1,)),
+        (BatchingParameters(2), (1, 2)),
+        (BatchingParameters(6), (1, 2, 4, 6)),
+        (BatchingParameters(8, allowed_batch_sizes=(3, 8)), (3, 8)),
+    ],
+)
+def test_batches_are_padded_to_powers_of_two_unless_sizes_are_given(
+    parameters: BatchingParameters, sizes: tuple[int, ...]
+) -> None:
+    assert parameters.sizes == sizes

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import messages
-from common.config import DeviceConfig, ModelConfig, VersionPolicy
+from common.config import BatchingParameters, DeviceConfig, ModelConfig, VersionPolicy
 from common.errors import Code, WireError
 from common.messages import (
     PROTOCOL_VERSION,
     Acknowledge,
     ArenaGone,
+    BatchFailed,
     Cancel,
     Catalogue,
     Completed,
@@ -24,6 +25,7 @@ from common.messages import (
     Done,
     Envelope,
     Execute,
+    ExecuteBatch,
     FrontendHello,
     Keep,
     Leaving,
@@ -75,8 +77,9 @@ ERROR = WireError(Code.INTERNAL, "a reason with ünïcode")
 SIGNATURE = Signature(
     (TensorSpec("data", "float32", (1, -1, 224)), TensorSpec("any", "bfloat16", (), True)),
     (TensorSpec("prob", "float16", ()),),
+    max_rows=8,
 )
-LOADED = LoadedVersion(MODEL, 4, SIGNATURE, ("MYRIAD is absent",))
+LOADED = LoadedVersion(MODEL, 4, SIGNATURE, ("MYRIAD is absent",), BatchingParameters(8, 50, (4, 8), 3))
 CONFIG = ModelConfig("resnet", "s3://models/resnet", shape={"": (1, 3, 224, 224)}, labels={"stable": 2})
 AUTO_CONFIG = ModelConfig("other", "/models/other", batch_size="auto", shape="auto")
 DEVICES = {"MYRIAD": DeviceConfig(emulate_on="CPU")}
@@ -111,8 +114,9 @@ EXAMPLES: list[Message] = [
     Load(MODEL, "/models/resnet/1", CONFIG, trial=True),
     Unload(MODEL),
     Execute(KEY, MODEL, 3, INPUTS, OUTPUTS, 5),
+    ExecuteBatch((Execute(KEY, MODEL, 3, INPUTS, OUTPUTS, 5), Execute(KEY, MODEL, 0, INPUTS, OUTPUTS))),
     ArenaGone("f"),
-    WorkerHello("CPU-0", PROCESS, (LOADED,), (MODEL,), (KEY,), (MODEL,), ("f", "g")),
+    WorkerHello("CPU-0", PROCESS, (LOADED,), (MODEL,), (KEY,), (MODEL,), ("f", "g"), (1,)),
     Loaded(LOADED),
     LoadFailed(MODEL, "no such layer"),
     Unloaded(MODEL),
@@ -120,6 +124,7 @@ EXAMPLES: list[Message] = [
     Done(KEY, (), ERROR),
     Deferred((KEY,)),
     Resumed((KEY, KEY)),
+    BatchFailed((KEY, KEY)),
     StorekeeperHello(PROCESS),
     Watch((Watched("resnet", "/models/resnet", VersionPolicy()),)),
     Snapshot("resnet", {1: "/a", 2: "/b"}, "cannot be listed", ("a warning",), "/models", {3: "no such key"}),

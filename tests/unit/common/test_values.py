@@ -290,6 +290,7 @@ def test_labels_refuses(value: object, reason: str) -> None:
         ),
         ({"allowed_batch_sizes": [32]}, BatchingParameters(allowed_batch_sizes=(32,))),
         ({"allowed_batch_sizes": []}, BatchingParameters()),
+        ({"max_enqueued_batches": 3}, BatchingParameters(max_enqueued_batches=3)),
     ],
 )
 def test_batching_parameters(value: object, parameters: BatchingParameters) -> None:
@@ -303,6 +304,10 @@ def test_batching_parameters(value: object, parameters: BatchingParameters) -> N
         ({"max_batch": 8}, "unknown key 'max_batch', did you mean 'max_batch_size'?"),
         ({"num_batch_threads": 8}, "unknown key 'num_batch_threads'"),
         ({"max_batch_size": 0}, "max_batch_size: a whole number from 1 to 65536 is accepted, not 0"),
+        (
+            {"max_enqueued_batches": 0},
+            "max_enqueued_batches: a whole number from 1 to 65536 is accepted, not 0",
+        ),
         ({"batch_timeout_micros": -1}, "batch_timeout_micros: a whole number from 0 to 60000000"),
         ({"allowed_batch_sizes": 4}, "allowed_batch_sizes: a list such as [1, 8, 32] is accepted, not 4"),
         ({"allowed_batch_sizes": [0]}, "allowed_batch_sizes: a whole number from 1"),

@@ -156,3 +156,36 @@ def test_nothing_overlaps_and_everything_is_aligned(
         assert offset >= end
         end = offset + length
     assert end <= layout.size
+
+
+# ---- versions that are inferred by batches
+
+BATCHED = Signature(
+    (TensorSpec("a", "float32", (-1, 4)), TensorSpec("b", "int64", (-1,))),
+    (TensorSpec("y", "float32", (-1, 100)), TensorSpec("z", "float32", (-1, -1))),
+    max_rows=8,
+)
+
+
+def rows(a: int, b: int) -> dict[str, InputTensor]:
+    return {"a": tensor((a, 4)), "b": tensor((b,), "int64")}
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_there_is_room_for_as_many_rows_of_output_as_of_input(count: int) -> None:
+    layout = plan_layout(BATCHED, rows(count, count))
+    assert [output.nbytes for output in layout.outputs] == [count * 400, 0]
+    assert layout.size >= layout.outputs[0].offset + count * 400
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_there_may_be_from_one_row_to_max_batch_size(count: int) -> None:
+    assert refusal(BATCHED, rows(count, count)) == (
+        f"Input batch size is incorrect. Obtained batch size {count}, required batch size 1 to 8 (max_batch_size)"
+    )
+
+
+def test_all_inputs_have_the_same_number_of_rows() -> None:
+    assert refusal(BATCHED, rows(2, 3)) == (
+        "Input batch size is incorrect. The inputs' batch sizes differ: {'a': 2, 'b': 3}"
+    )

@@ -11,7 +11,7 @@ from common.arena import Segment
 from common.dtypes import STORAGE
 from common.messages import OutputRef, RequestKey, TensorRef
 from common.strings import decode, encode_into, encoded_size
-from common.tensors import STRING, Signature
+from common.tensors import STRING, Signature, with_rows
 from workers.binding import Binder
 from workers.engine import Array, MemoryId, Model, Run, RunResult
 
@@ -43,11 +43,12 @@ class Bench:
         assert offset is not None
         return offset
 
-    def room(self, signature: Signature) -> tuple[OutputRef, ...]:
-        """Room for a run's outputs."""
+    def room(self, signature: Signature, rows: int = 0) -> tuple[OutputRef, ...]:
+        """Room for a run's outputs. `rows`: of a version that is inferred by batches."""
+        specs = [with_rows(spec, rows) if signature.max_rows else spec for spec in signature.outputs]
         return tuple(
             OutputRef(self.allocate(spec.nbytes), spec.nbytes) if spec.is_static else OutputRef(0, 0)
-            for spec in signature.outputs
+            for spec in specs
         )
 
     def prepare(self, model: Model, inputs: Sequence[Array]) -> Run:
@@ -55,7 +56,8 @@ class Bench:
         self._number += 1
         binder = Binder(model.signature)
         references = tuple(self.put(array) for array in inputs)
-        binding = binder.bind(MEMORY, self.segment, references, self.room(model.signature))
+        rows = len(inputs[0]) if model.signature.max_rows else 0
+        binding = binder.bind(MEMORY, self.segment, references, self.room(model.signature, rows))
         return Run(RequestKey(MEMORY.frontend, self._number), MEMORY, binding, 0)
 
     def wait(self, model: Model, run: Run) -> RunResult:

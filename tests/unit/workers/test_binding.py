@@ -188,3 +188,28 @@ def test_strings_keep_their_memory_mapped() -> None:
     assert found.to_array().tolist() == [b"abc"]
     del found
     segment.close()
+
+
+# ---- versions that are inferred by batches
+
+BATCHED = Signature(
+    (TensorSpec("x", "float32", (-1, 2)), TensorSpec("y", "int64", (-1,))),
+    (TensorSpec("z", "float32", (-1, 3)), TensorSpec("w", "float32", (-1, -1))),
+    max_rows=4,
+)
+
+
+def test_outputs_have_as_many_rows_as_the_request(segment: Segment) -> None:
+    inputs = (TensorRef(0, (3, 2)), TensorRef(64, (3,)))
+    binding = Binder(BATCHED).bind(MemoryId("f", 0), segment, inputs, (OutputRef(128, 36), OutputRef(0, 0)))
+    z, w = binding.outputs
+    assert z is not None
+    assert z.shape == (3, 3)
+    assert w is None
+
+
+@pytest.mark.parametrize(("x", "y", "room"), [(3, 2, 36), (0, 0, 36), (5, 5, 60), (3, 3, 35)])
+def test_rows_that_do_not_agree_or_have_no_room(segment: Segment, x: int, y: int, room: int) -> None:
+    inputs = (TensorRef(0, (x, 2)), TensorRef(64, (y,)))
+    with pytest.raises(BadReferenceError):
+        Binder(BATCHED).bind(MemoryId("f", 0), segment, inputs, (OutputRef(128, room), OutputRef(0, 0)))

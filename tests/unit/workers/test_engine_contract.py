@@ -14,7 +14,18 @@ from common.errors import Code
 from common.tensors import TensorSpec
 from tests.unit.workers.conftest import MEMORY, Bench
 from tests.unit.workers.models import TYPES, Tensors, fake_copies, model_config, openvino_copies
-from workers.engine import Array, Binding, Engine, LoadError, MemoryId, Model, Run, RunResult, VariableModel
+from workers.engine import (
+    Array,
+    BatchableModel,
+    Binding,
+    Engine,
+    LoadError,
+    MemoryId,
+    Model,
+    Run,
+    RunResult,
+    VariableModel,
+)
 from workers.fake_engine import FakeEngine
 from workers.openvino_engine import OpenVinoEngine
 
@@ -39,7 +50,7 @@ def load(engine: Engine, tmp_path: Path, bench: Bench) -> Iterator[Load]:
     def load_copies(*tensors: tuple[str, str, tuple[int, ...]], nireq: int = 1) -> Model:
         write = fake_copies if isinstance(engine, FakeEngine) else openvino_copies
         model = engine.load(write(tmp_path / "1", tensors), model_config(nireq))
-        assert not isinstance(model, VariableModel)
+        assert not isinstance(model, (VariableModel, BatchableModel))
         models.append(model)
         return models[-1]
 
@@ -193,7 +204,7 @@ def test_closed_model_holds_no_memory(engine: Engine, tmp_path: Path) -> None:
     tensors: Tensors = [("in_0", "float32", (4,))]
     write = fake_copies if isinstance(engine, FakeEngine) else openvino_copies
     model = engine.load(write(tmp_path / "1", tensors), model_config(1))
-    assert not isinstance(model, VariableModel)
+    assert not isinstance(model, (VariableModel, BatchableModel))
     bench = Bench()
     bench.infer(model, [np.zeros(4, np.float32)])
     model.close()

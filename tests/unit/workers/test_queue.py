@@ -26,6 +26,7 @@ def queue() -> RunQueue:
 def started(queue: RunQueue) -> list[int]:
     numbers = []
     while (chosen := queue.next()) is not None:
+        assert isinstance(chosen, Execute)
         numbers.append(chosen.key.id)
     return numbers
 
@@ -119,6 +120,7 @@ def test_never_more_than_nireq_and_nothing_is_lost(steps: list[tuple[str, int]])
             expected[entry.key] = version
             (queue.push if step == "a" else queue.park)(entry)
         elif step == "n" and (chosen := queue.next()) is not None:
+            assert isinstance(chosen, Execute)
             running.append(chosen)
         elif step == "f" and running:
             entry = running.pop(pick % len(running))
