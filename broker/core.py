@@ -65,6 +65,10 @@ from common.messages import (
 )
 
 TICK_NS = 250_000_000
+"""Between two looks at what changes because time passes."""
+
+REST_NS = 5_000_000_000
+"""The same, while nothing is under way that could: no request, no load, no worker to come, nothing to try again."""
 
 
 class Core:
@@ -183,7 +187,8 @@ class Core:
 
     def flush(self, now: int) -> list[Command]:
         """Decide what follows from everything noted since the last call."""
-        if now >= self._next_tick:
+        ticks = now >= self._next_tick
+        if ticks:
             self._tick(now)
         if self._to_settle:
             self._settle(now)
@@ -192,6 +197,9 @@ class Core:
         if batch is not None:
             self._save()
             self._out.put(RunPrograms(tuple(batch)))
+        # Whatever has happened now may have set something going: one tick comes soon after it, however long the rest.
+        rests = ticks and not self._is_under_way(now)
+        self._next_tick = now + REST_NS if rests else min(self._next_tick, now + TICK_NS)
         return self._out.take()
 
     def next_wake(self) -> int:
@@ -201,7 +209,7 @@ class Core:
         return min(self._next_tick, self.fleet.next_deadline())
 
     def _tick(self, now: int) -> None:
-        """Everything that happens because time has passed, four times a second."""
+        """Everything that happens because time has passed: four times a second, rarely while nothing is under way."""
         self._next_tick = now + TICK_NS
         self._workforce.tick(now, self._config.inference_timeout_s, self._config.load_timeout_s)
         self._requests.tick(now)
@@ -211,6 +219,16 @@ class Core:
             self.reconfiguration.is_restless(),
         )
         self._to_settle = self._to_settle or any(restless)
+
+    def _is_under_way(self, now: int) -> bool:
+        """Whether something may have to be done before a rest would end, though nothing happens until then."""
+        return (
+            self._requests.is_restless()
+            or self._workforce.is_restless()
+            or self.registry.is_restless(now + REST_NS)
+            or self.fleet.is_restless()
+            or self.reconfiguration.is_restless()
+        )
 
     def _settle(self, now: int) -> None:
         """Let registry, fleet, catalogue and configuration follow what has become known."""

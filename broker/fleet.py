@@ -35,8 +35,16 @@ FAILED_STARTS = 3
 """A worker that has ended so often in a row is said not to come up; it is started again all the same."""
 
 RELIST_NS = 1_000_000_000
+"""Between two lists while anything is on its way: a worker that ends before its Hello is found by them alone."""
+
+SETTLED_RELIST_NS = 30_000_000_000
+"""Between two lists while every worker is there, connected and watched by its pidfd: they can tell nothing that it does
+not tell first, unless somebody else orders supervisord about. A list costs broker and supervisord 5 ms."""
+
 RETRY_NS = 20_000_000
 """supervisord takes a moment to notice a death; until then it answers that the program runs."""
+
+NEVER = 1 << 62
 
 STOPPED_STATES = frozenset({"STOPPED", "EXITED", "FATAL", "BACKOFF"})
 
@@ -196,7 +204,8 @@ class Fleet:
         self._strays = {name: runs for name, runs in self._strays.items() if name in strays}
         alive = {program.process for program in programs}
         self._dead &= {process for process in self._dead if process in alive}
-        self._next_plan = self._next_look(ran, now)
+        # The first list is what everything waits for: until it is there, nothing is started.
+        self._next_plan = now if first else self._next_look(ran, now)
         return found
 
     def unreachable(self, now: int) -> None:
@@ -376,8 +385,12 @@ class Fleet:
         return tuple(post.slot for post in self.posts.values())
 
     def next_deadline(self) -> int:
-        """When `plan` should be asked again."""
-        return self._next_plan
+        """When `plan` should be asked again; not while a batch is under way, whose answer is an event."""
+        return NEVER if self._busy else self._next_plan
+
+    def is_awaiting(self) -> bool:
+        """Whether a worker was started that has not said Hello yet; `overdue` looks at those."""
+        return any(post.process is not None and not post.connected for post in self.posts.values())
 
     # ---- bookkeeping
 
@@ -397,7 +410,13 @@ class Fleet:
         if any(post.running and post.process is None for post in posts):
             return now + RETRY_NS
         starts = [post.next_start for post in posts if not post.running and post.next_start > now]
-        return min([now + RELIST_NS, *starts])
+        return min([now + (SETTLED_RELIST_NS if self._is_settled() else RELIST_NS), *starts])
+
+    def _is_settled(self) -> bool:
+        """Whether supervisord runs what is wanted and nothing else, and each of it is linked to this broker."""
+        return not self._strays and all(
+            post.connected and post.running and not post.retiring for post in self.posts.values()
+        )
 
     def _step(self, post: Post, now: int) -> list[ProgramCommand]:
         """What this post lacks; several steps at once where their order is safe."""

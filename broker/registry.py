@@ -343,6 +343,10 @@ class Registry:
             and version.state in (VersionState.AVAILABLE, VersionState.UNLOADING)
         )
 
+    def is_loading(self) -> bool:
+        """Whether any worker loads a version now."""
+        return any(host.loading_since for host in self._hosts.values())
+
     def overdue_loads(self, now: int, limit_ns: int) -> list[str]:
         """Workers that have been loading one version for `limit_ns`."""
         return [

@@ -170,6 +170,10 @@ class Requests:
         for key in [key for key, (_, _, until) in self._unclaimed.items() if now >= until]:
             del self._unclaimed[key]
 
+    def is_restless(self) -> bool:
+        """Whether any request, or its answer, is kept here."""
+        return bool(self._scheduler.requests or self._unclaimed or self._unreleased)
+
     # ---- helpers
 
     def _resubmit(self, frontend: Frontend, submit: Submit, now: int) -> None:

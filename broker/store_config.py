@@ -102,7 +102,8 @@ class ConfigWatch:
         if self._busy or self.due is None or now < self.due:
             return
         self._busy = True
-        self.due = None if self._poll_ns is None else now + self._poll_ns
+        # At the moments at which the models' storage is looked at: see store_model.
+        self.due = None if self._poll_ns is None else (now // self._poll_ns + 1) * self._poll_ns
         asked, self._asked, link = self._asked, [], self._link
         known = None if asked or self._suspect is not None else self._stamp
         self._pool.submit(

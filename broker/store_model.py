@@ -66,7 +66,9 @@ class StoredModel(abc.ABC):
         if self.busy or self.closed or self.due is None or now < self.due:
             return
         self.busy = True
-        self.due = None if self._around.poll_ns is None else now + self._around.poll_ns
+        poll_ns = self._around.poll_ns
+        # Within one interval, and all models at the same moments: one wake-up for all of them, whenever each began.
+        self.due = None if poll_ns is None else (now // poll_ns + 1) * poll_ns
         self._begin(now)
 
     @abc.abstractmethod

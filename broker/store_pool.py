@@ -99,6 +99,11 @@ class Pool:
         """
         self._lanes.setdefault(lane.name, _Queue(lane)).waiting.append(_Task(work, then, failed))
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything waits or runs, which `start` is to look after."""
+        return bool(self._lanes)
+
     def settle(self) -> None:
         """Deliver the results that have come."""
         with contextlib.suppress(BlockingIOError):

@@ -34,6 +34,11 @@ from common.transport import Transport, Waiter
 _logger = logging.getLogger("storekeeper")
 
 _TICK_NS = 250_000_000
+"""Between two looks at what nobody reports: an unanswered Hello, the model cache."""
+
+_REST_NS = 2_000_000_000
+"""The wait while there is nothing of all that and no storage is due. It need not end at all; but a wait that cannot end
+by itself would make any wake-up that is lost the last one."""
 
 LIBRARIES = ("boto3", "botocore", "s3transfer", "urllib3", "google", "azure", "requests", "watchdog")
 """What they log at DEBUG are requests with the keys that sign them."""
@@ -120,7 +125,9 @@ class Storekeeper:
         dues = [model.due for model in self._models.values() if model.due is not None and not model.busy]
         if self._config_watch.due is not None:
             dues.append(self._config_watch.due)
-        return min(_TICK_NS, min(dues, default=_TICK_NS << 32) - time.monotonic_ns())
+        untold = self._changed or self._fresh or not self._link.linked
+        rests = not (untold or self._pool.is_busy or self._keeps_house())
+        return min(_TICK_NS if not rests else _REST_NS, min(dues, default=1 << 62) - time.monotonic_ns())
 
     # ---- the broker
 
@@ -198,10 +205,16 @@ class Storekeeper:
             if model.owner in touched:
                 model.wake(now + DEBOUNCE_NS)
 
+    def _keeps_house(self) -> bool:
+        """Whether there is a model cache, or to be one."""
+        return self._housekeeping.cache.is_open or any(
+            isinstance(model, RemoteModel) for model in self._models.values()
+        )
+
     def _keep_house(self, now: int) -> None:
-        remote = [model for model in self._models.values() if isinstance(model, RemoteModel)]
-        if not remote and not self._housekeeping.cache.is_open:
+        if not self._keeps_house():
             return
+        remote = [model for model in self._models.values() if isinstance(model, RemoteModel)]
         for model in self._housekeeping.step(remote, now):
             self._note_change(model)
 

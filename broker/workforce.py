@@ -151,6 +151,10 @@ class Workforce:
             for worker in self._peers.workers.values():
                 self._tell_dead_arenas(worker)
 
+    def is_restless(self) -> bool:
+        """Whether `tick` has anything to watch but requests: a load, a worker to come, a broker's first seconds."""
+        return not self._resync_done or self._registry.is_loading() or self._fleet.is_awaiting()
+
     def settle(self, now: int) -> None:
         """Let the fleet follow what has become known of its workers."""
         view = self._registry.view

@@ -1,7 +1,8 @@
 """Shared memory without a name: memfds, made by a frontend, mapped by workers.
 
-The owner creates a segment, preallocates it (a hole in a full system would be a SIGBUS later) and seals its size (a
-shrunk mapping would be one too). A worker maps it from the descriptor that it was handed, and checks the seals. Nothing
+The owner creates a segment, seals its size (a shrunk mapping would be a SIGBUS later), and preallocates memory before
+it is used (a hole in a full system would be one too): all of it at once, or a growing part from the front, past
+which the owner lends nothing. A worker maps it from the descriptor that it was handed, and checks the seals. Nothing
 is named, so nothing outlives its last user, however that one ends.
 """
 
@@ -24,6 +25,8 @@ class Segment:
     def __init__(self, descriptor: int, size: int, *, populate: bool) -> None:
         self.descriptor = descriptor
         self.size = size
+        self.backed = size
+        """Bytes from the front whose memory is there for certain."""
         flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
         self.buffer = mmap.mmap(descriptor, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         # numpy's constructor lets go of the buffer that it is given at once, and an array over the mapping itself
@@ -32,16 +35,28 @@ class Segment:
         self._address = _address(self._bytes)
 
     @classmethod
-    def create(cls, size: int) -> "Segment":
-        """A new segment of `size` bytes. Raises OSError (ENOMEM, ENOSPC) when the memory is not there."""
+    def create(cls, size: int, backed: int | None = None) -> "Segment":
+        """A new segment of `size` bytes, whose memory is there for the first `backed` of them (None: for all).
+
+        Raises OSError (ENOMEM, ENOSPC) when it cannot be had.
+        """
         descriptor = os.memfd_create("ie_serving", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.posix_fallocate(descriptor, 0, size)
+            os.ftruncate(descriptor, size)
+            os.posix_fallocate(descriptor, 0, size if backed is None else backed)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-            return cls(descriptor, size, populate=True)
+            segment = cls(descriptor, size, populate=backed is None)
         except BaseException:
             os.close(descriptor)
             raise
+        segment.backed = size if backed is None else backed
+        return segment
+
+    def back(self, end: int) -> None:
+        """Have memory for the first `end` bytes at least. Raises OSError, changing nothing, when there is none."""
+        if end > self.backed:
+            os.posix_fallocate(self.descriptor, self.backed, end - self.backed)
+            self.backed = end
 
     @classmethod
     def attach(cls, descriptor: int) -> "Segment":

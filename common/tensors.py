@@ -1,30 +1,32 @@
 """Element types, tensor specifications and signatures, known to every process.
 
-Types are named as numpy (and ml_dtypes, for bfloat16) names them. bfloat16 has no numpy type of its own, so its
-storage type is uint16; only a frontend, which converts, needs more than storage.
+Broker, storekeeper and command know of tensors only what stands in messages: numpy, which costs a process 10 MB and a
+tenth of a second at its start, is for those that touch them (`common.dtypes`).
 """
 
 from math import prod
 
 import msgspec
-import numpy as np
 
-STORAGE: dict[str, np.dtype] = {
-    "bool": np.dtype(np.bool_),
-    "int8": np.dtype(np.int8),
-    "int16": np.dtype(np.int16),
-    "int32": np.dtype(np.int32),
-    "int64": np.dtype(np.int64),
-    "uint8": np.dtype(np.uint8),
-    "uint16": np.dtype(np.uint16),
-    "uint32": np.dtype(np.uint32),
-    "uint64": np.dtype(np.uint64),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(np.uint16),
-    "float32": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
+ITEMSIZE: dict[str, int] = {
+    "bool": 1,
+    "int8": 1,
+    "int16": 2,
+    "int32": 4,
+    "int64": 8,
+    "uint8": 1,
+    "uint16": 2,
+    "uint32": 4,
+    "uint64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    "float32": 4,
+    "float64": 8,
 }
-"""Name of an element type → numpy type of the bytes in memory."""
+"""Name of an element type → bytes an element."""
+
+STRING = "string"
+"""Element type of tensors whose elements are bytes of any number. They lie in memory as common.strings says."""
 
 DYNAMIC = -1
 """A dimension that the model leaves open."""
@@ -35,7 +37,7 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
 
     name: str
     dtype: str
-    """A key of STORAGE."""
+    """A key of ITEMSIZE, or STRING."""
     shape: tuple[int, ...]
     """Elements a dimension; DYNAMIC where the model leaves it open. `()` is a scalar."""
     unranked: bool = False
@@ -44,14 +46,19 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
     """A letter a dimension, as `NCHW`: what the model or the configuration says of it; empty: nothing is known."""
 
     @property
-    def is_static(self) -> bool:
-        """Whether the size in bytes is known without a request."""
+    def has_static_shape(self) -> bool:
+        """Whether the number of elements is known without a request."""
         return not self.unranked and DYNAMIC not in self.shape
 
     @property
+    def is_static(self) -> bool:
+        """Whether the size in bytes is known without a request; that of strings never is."""
+        return self.has_static_shape and self.dtype != STRING
+
+    @property
     def itemsize(self) -> int:
-        """Bytes an element."""
-        return STORAGE[self.dtype].itemsize
+        """Bytes an element; not of strings."""
+        return ITEMSIZE[self.dtype]
 
     @property
     def nbytes(self) -> int:
@@ -90,4 +97,4 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
 
 def byte_size(dtype: str, shape: tuple[int, ...]) -> int:
     """Bytes of a tensor of `shape` elements of `dtype`."""
-    return prod(shape) * STORAGE[dtype].itemsize
+    return prod(shape) * ITEMSIZE[dtype]

@@ -1,7 +1,8 @@
 """A frontend's side of the broker link, on asyncio: submits, answers, and everything that a broker's death brings.
 
 Sends are gathered and go out once for each round of the event loop. ZeroMQ's descriptor is edge-triggered, so after
-every send the queue is looked at again, and a timer looks a few times a second whatever the descriptor says.
+every send the queue is looked at again, and a timer looks whatever the descriptor says: often while an answer is due,
+once a second at rest.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ from frontends.pacing import GATHER_S, Pacing
 _logger = logging.getLogger("frontends")
 
 _TICK_S = 0.1
+"""Between two looks at what no descriptor tells, while something is due."""
+
+_REST_S = 1.0
+"""The same while the link is up and nothing is due."""
 
 _SOON_NS = 300_000_000
 """A request with less time left has a timer of its own. Some ticks: one may be late."""
@@ -126,6 +131,7 @@ class BrokerClient:
         self._timer: asyncio.TimerHandle | None = None
         self._timers: dict[int, asyncio.TimerHandle] = {}
         """Of the requests that are near their deadline."""
+        self._resting = False
         self.unknown_answers = 0
 
     @property
@@ -165,6 +171,8 @@ class BrokerClient:
         self._waiting[id_] = waiter
         self._blocks[id_] = block
         self.ledger.add(submit)
+        if self._resting:
+            self._tick_after(_TICK_S)
         if self._link.linked:
             self._post(submit)
         self._watch(id_, deadline_ns - time.monotonic_ns())
@@ -206,6 +214,7 @@ class BrokerClient:
         id_ = self._last_reconfiguration
         waiter: asyncio.Future[Reconfiguration] = self._loop.create_future()
         self._reconfiguring[id_] = waiter
+        self._tick_after(_TICK_S)
         self._post(Reconfigure(id_, models))
         try:
             return await asyncio.wait_for(waiter, max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
@@ -390,6 +399,7 @@ class BrokerClient:
             for submit in self.ledger.unsent():
                 self._post(submit)
             return
+        self._tick_after(_TICK_S)
         self._outgoing.clear()
         # Whether the broker has read it, and whether its answer was on the way, is not known.
         for waiting in self._reconfiguring.values():
@@ -416,7 +426,15 @@ class BrokerClient:
         refused = self._admission.refused()
         if refused and self._link.linked:
             self._post(Refused(refused))
-        self._timer = self._loop.call_later(_TICK_S, self._tick)
+        due = self.ledger.entries or self._reconfiguring or self._memory.is_restless or not self._link.linked
+        self._tick_after(_TICK_S if due else _REST_S)
+
+    def _tick_after(self, delay_s: float) -> None:
+        """Once, whatever was planned before: something may have become due that is not to wait for a rest's end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._resting = delay_s > _TICK_S
+        self._timer = self._loop.call_later(delay_s, self._tick)
 
 
 def _gave_back(waiter: asyncio.Future[Answer]) -> bool:

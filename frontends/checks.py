@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from common.allocator import align
 from common.errors import InvalidArgumentError
 from common.messages import OutputRef, TensorRef
-from common.tensors import Signature, TensorSpec, byte_size
+from common.strings import MAX_BYTES, MAX_STRINGS, encoded_size
+from common.tensors import STRING, Signature, TensorSpec, byte_size
 from frontends.conversion import check_convertible
 from frontends.interface import InputTensor
 
@@ -37,7 +38,9 @@ def plan_layout(
         if tensor.dtype != spec.dtype:
             check_convertible(spec.name, tensor.dtype, spec.dtype)
         placed.append(TensorRef(offset, shape))
-        if spec.name not in in_place:
+        if spec.dtype == STRING:
+            offset += align(_size_of_strings(spec, tensor))
+        elif spec.name not in in_place:
             offset += align(byte_size(spec.dtype, shape))
     room = []
     for spec in signature.outputs:
@@ -45,6 +48,19 @@ def plan_layout(
         room.append(OutputRef(offset, size))
         offset += align(size) if size else 0
     return Layout(tuple(placed), tuple(room), offset)
+
+
+def _size_of_strings(spec: TensorSpec, tensor: InputTensor) -> int:
+    if tensor.array.size > MAX_STRINGS:
+        raise InvalidArgumentError(
+            f"Input {spec.name!r}: a tensor of strings has {MAX_STRINGS} elements at the most, got {tensor.array.size}"
+        )
+    size = encoded_size(tensor.array)
+    if size > MAX_BYTES:
+        raise InvalidArgumentError(
+            f"Input {spec.name!r}: the strings of a tensor have {MAX_BYTES} bytes at the most, got {size}"
+        )
+    return size
 
 
 def check_names(signature: Signature, inputs: Mapping[str, InputTensor]) -> None:

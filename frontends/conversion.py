@@ -10,8 +10,8 @@ bool follows the same rule: bool becomes any number, and only float64 and int64 
 import ml_dtypes
 import numpy as np
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
-from common.tensors import STORAGE
 
 _FROM_ANYTHING = ("float64", "int64")
 """What Python's own numbers become in numpy."""

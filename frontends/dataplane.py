@@ -19,16 +19,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from common.config import ModelConfig
+from common.dtypes import STORAGE
 from common.errors import InternalError, InvalidArgumentError, UnavailableError
-from common.messages import Submit, VersionStatus
-from common.tensors import STORAGE
+from common.messages import OutputResult, Submit, VersionStatus
+from common.strings import BadStringsError, decode, encode_into
+from common.tensors import STRING
 from frontends.admission import Admission
 from frontends.broker_client import Answer, BrokerClient, StaleVersionError
 from frontends.catalogue import CatalogueView
 from frontends.conversion import copy_into
 from frontends.images import ImageDecoder
 from frontends.interface import (
-    STRING,
     BuildInputs,
     InputTensor,
     OutputTensor,
@@ -227,7 +228,10 @@ class Dataplane:
             place = plan.at(block, in_place)
             for name, dtype, target in place.targets:
                 tensor = inputs[name]
-                copy_into(tensor.array, tensor.dtype, target, dtype)
+                if dtype == STRING:
+                    encode_into(tensor.array, target.data)
+                else:
+                    copy_into(tensor.array, tensor.dtype, target, dtype)
         except BaseException:
             self._memory.free(block)
             raise
@@ -268,13 +272,17 @@ class Dataplane:
                 if known is not None and not result.frame and result.shape == known.array.shape:
                     prediction.outputs[spec.name] = known
                     continue
+                if spec.dtype == STRING:
+                    array = _read_strings(answer, result)
+                    prediction.outputs[spec.name] = OutputTensor(STRING, array)
+                    continue
                 storage = STORAGE[spec.dtype]
                 if result.frame > 0:
                     array = np.frombuffer(answer.frames[result.frame - 1], storage).reshape(result.shape)
                 else:
                     array = block.memory.view(ref.offset, result.shape, storage)
                 prediction.outputs[spec.name] = OutputTensor(spec.dtype, array)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, BadStringsError) as error:
             prediction.release()
             raise InternalError(_MISFIT) from error
         return prediction
@@ -283,6 +291,13 @@ class Dataplane:
 def _beside(block: Block, body: Block) -> Block:
     """The block as it is lent to a request: the body is freed with it."""
     return Block(block.segment, block.offset, block.size, block.memory, body)
+
+
+def _read_strings(answer: Answer, result: OutputResult) -> np.ndarray:
+    """An output of strings, as objects. Raises BadStringsError."""
+    if result.frame < 1:
+        raise BadStringsError("no frame came with an output of strings")
+    return decode(memoryview(answer.frames[result.frame - 1]), result.shape).to_array()
 
 
 def _frame_bytes(answer: Answer) -> int:

@@ -53,11 +53,16 @@ class ImageDecoder:
     async def decode(
         self, signature: Signature, inputs: Mapping[str, InputTensor], deadline_ns: int
     ) -> dict[str, InputTensor]:
-        """The inputs, images among them decoded for the model. `deadline_ns` is CLOCK_MONOTONIC.
+        """The inputs, images among them decoded for the model: strings for an input of numbers.
 
-        Raises InvalidArgumentError, ResourceExhaustedError, DeadlineExceededError.
+        `deadline_ns` is CLOCK_MONOTONIC. Raises InvalidArgumentError, ResourceExhaustedError, DeadlineExceededError.
         """
         check_names(signature, inputs)
+        wanted = [
+            spec for spec in signature.inputs if inputs[spec.name].dtype == STRING and spec.dtype != STRING
+        ]
+        if not wanted:
+            return dict(inputs)
         if self._requests >= MAX_REQUESTS:
             raise ResourceExhaustedError(
                 f"{self._requests} requests wait on this frontend for their images, the most that it takes"
@@ -66,9 +71,8 @@ class ImageDecoder:
         before = dict(inputs)
         decoded: dict[str, np.ndarray] = {}
         try:
-            for spec in signature.inputs:
-                if inputs[spec.name].dtype == STRING:
-                    decoded[spec.name] = await self._decode_input(spec, inputs[spec.name].array, deadline_ns)
+            for spec in wanted:
+                decoded[spec.name] = await self._decode_input(spec, inputs[spec.name].array, deadline_ns)
             return before | {name: InputTensor("uint8", array) for name, array in decoded.items()}
         finally:
             self._requests -= 1

@@ -21,8 +21,10 @@ from typing import NoReturn, TypeAlias
 import ml_dtypes
 import numpy as np
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError, ResourceExhaustedError
-from common.tensors import DYNAMIC, STORAGE, Signature, TensorSpec
+from common.strings import MAX_STRINGS, encoded_size
+from common.tensors import DYNAMIC, Signature, TensorSpec
 from frontends.interface import STRING, InputTensor, OutputTensor, Prediction
 
 Feature: TypeAlias = Sequence[bytes] | Sequence[float] | Sequence[int]
@@ -50,9 +52,9 @@ def read_examples(
 ) -> Mapping[str, InputTensor]:
     """The inputs of a model, their first dimension the examples. An example's own feature wins over the context's.
 
-    A feature's values are the elements of one row of the input, in order. Bytes stand for an encoded image, one an
-    example. Raises InvalidArgumentError, which names the features that are missing, too many or of different lengths,
-    and ResourceExhaustedError.
+    A feature's values are the elements of one row of the input, in order. Bytes for an input of numbers stand for an
+    encoded image, one an example. Raises InvalidArgumentError, which names the features that are missing, too many or
+    of different lengths, and ResourceExhaustedError.
     """
     if not examples:
         raise InvalidArgumentError("Input is empty: at least one example is expected")
@@ -148,7 +150,7 @@ def _input_of(spec: TensorSpec, name: str, rows: Sequence[Feature]) -> InputTens
             )
     kinds = _kinds_of(rows)
     if kinds == {bytes}:
-        return _strings(name, rows, length)
+        return _images(name, rows, length) if spec.dtype != STRING else _strings(spec, name, rows, length)
     if not kinds <= {bool, int, float}:
         words = sorted("bytes" if kind is bytes else kind.__name__ for kind in kinds)
         raise InvalidArgumentError(
@@ -171,7 +173,25 @@ def _kinds_of(rows: Sequence[Feature]) -> set[type]:
     return kinds
 
 
-def _strings(name: str, rows: Sequence[Feature], length: int) -> InputTensor:
+def _strings(spec: TensorSpec, name: str, rows: Sequence[Feature], length: int) -> InputTensor:
+    """Strings for a model that takes strings. Raises InvalidArgumentError, ResourceExhaustedError."""
+    shape = _shape_of(spec, name, len(rows), length)
+    if prod(shape) > MAX_STRINGS:
+        raise ResourceExhaustedError(
+            f"Feature {name!r} has {prod(shape)} strings in {len(rows)} examples, more than the {MAX_STRINGS} that an "
+            "input may have"
+        )
+    array = np.empty(prod(shape), np.object_)
+    array[:] = [value for row in rows for value in row]
+    if (size := encoded_size(array)) > MAX_EXAMPLE_BYTES:
+        raise ResourceExhaustedError(
+            f"Feature {name!r} takes {size} bytes in {len(rows)} examples, more than the {MAX_EXAMPLE_BYTES} that an "
+            "input made from examples may have"
+        )
+    return InputTensor(STRING, array.reshape(shape))
+
+
+def _images(name: str, rows: Sequence[Feature], length: int) -> InputTensor:
     if length != 1:
         raise InvalidArgumentError(
             f"Feature {name!r}: bytes stand for an encoded image, one an example; {length} came"
@@ -233,6 +253,15 @@ def _shown(names: Sequence[str]) -> str:
 
 def _head(signature: Signature, chosen: str, use: str) -> str:
     """The output for a use; `chosen` is what the configuration says. Raises InvalidArgumentError."""
+    name = _chosen_output(signature, chosen, use)
+    if any(spec.name == name and spec.dtype == STRING for spec in signature.outputs):
+        raise InvalidArgumentError(
+            f"The model cannot be used for {use}: its output {name!r} is of type {STRING}, not of numbers"
+        )
+    return name
+
+
+def _chosen_output(signature: Signature, chosen: str, use: str) -> str:
     names = [spec.name for spec in signature.outputs]
     if chosen:
         if chosen not in names:

@@ -8,11 +8,9 @@ import numpy as np
 
 from common.config import ModelConfig
 from common.messages import VersionId, VersionStatus
+from common.tensors import STRING as STRING
 from common.tensors import Signature
 from frontends.memory import Block
-
-STRING = "string"
-"""Element type of an input that is bytes, which stand for encoded images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +18,10 @@ class InputTensor:
     """An input as a rim has read it: not yet of the model's type, perhaps not even of its shape."""
 
     dtype: str
-    """Key of common.tensors.STORAGE, or STRING: the type that the client sent."""
+    """Key of common.tensors.ITEMSIZE, or STRING: the type that the client sent."""
     array: np.ndarray
-    """Of STORAGE[dtype], in the client's shape; may be a view of the request's bytes. Of STRING: objects, `bytes` each,
-    one an image; the data plane decodes them for the model."""
+    """Of STORAGE[dtype], in the client's shape; may be a view of the request's bytes. Of STRING: objects, `bytes` each;
+    for an input of numbers one is an encoded image, and the data plane decodes them for the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,8 @@ class OutputTensor:
 
     dtype: str
     array: np.ndarray
-    """Of STORAGE[dtype]; a view of shared memory, valid until `Prediction.release`."""
+    """Of STORAGE[dtype]; a view of shared memory, valid until `Prediction.release`. Of STRING:
+    objects, `bytes` each."""
 
 
 @dataclass(frozen=True, slots=True)

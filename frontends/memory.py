@@ -18,7 +18,11 @@ ARENA = 0
 """Number of the arena among this frontend's segments."""
 
 _SPARE_BYTES = 64 << 20
-"""Memory that a large request must leave to the rest of the machine."""
+"""Memory that a large request, or a growing arena, must leave to the rest of the machine."""
+
+_STEP_BYTES = 4 << 20
+"""The arena's memory is taken in steps of so many bytes, each when it is needed for the first time, which takes a
+millisecond or two: an idle server then does not hold what only a loaded one needs."""
 
 
 class Block(NamedTuple):
@@ -36,7 +40,7 @@ class Memory:
     """The arena and the large segments."""
 
     def __init__(self, arena_bytes: int, large_bytes: int) -> None:
-        self._arena = Segment.create(arena_bytes)
+        self._arena = Segment.create(arena_bytes, min(arena_bytes, _STEP_BYTES))
         self._allocator = Allocator(arena_bytes)
         self._large_limit = large_bytes
         self._large_bytes = 0
@@ -50,9 +54,28 @@ class Memory:
         return self._allocator.used + self._large_bytes
 
     def allocate(self, size: int) -> Block | None:
-        """A block of the arena; None when it has no room for it now."""
+        """A block of the arena; None when it has no room for it now, or the machine has none."""
         offset = self._allocator.allocate(size)
-        return None if offset is None else Block(ARENA, offset, size, self._arena)
+        if offset is None:
+            return None
+        end = offset + size
+        if end > self._arena.backed and not self._grow(end):
+            self._allocator.free(offset)
+            return None
+        return Block(ARENA, offset, size, self._arena)
+
+    def _grow(self, end: int) -> bool:
+        """Have the arena's memory up to `end`; whether it could be had. Nothing is lent that was not taken before:
+        touching what is not there would end this process and the workers by SIGBUS.
+        """
+        whole = min(self._arena.size, -(-end // _STEP_BYTES) * _STEP_BYTES)
+        if whole - self._arena.backed + _SPARE_BYTES > available_memory():
+            return False
+        try:
+            self._arena.back(whole)
+        except OSError:
+            return False
+        return True
 
     def receive(self, size: int) -> Block | None:
         """A block of the arena for a message that is about to come; None when half of the arena is lent.
@@ -97,6 +120,11 @@ class Memory:
         self._large_bytes -= block.size
         self._unclosed.append(self._large.pop(block.segment))
         self.collect()
+
+    @property
+    def is_restless(self) -> bool:
+        """Whether `collect` has something to try again."""
+        return bool(self._unclosed)
 
     def collect(self) -> None:
         """Unmap large segments that are free. One that a view still points into is tried again at the next call."""

@@ -5,16 +5,26 @@ brought to the model's size whatever its own is (bilinear), and its EXIF orienta
 grey becomes colour, and colour grey, where the model wants the other.
 
 What a file claims is looked at before a pixel is decoded, so that no file comes to more than MAX_PIXELS.
+
+Pillow is imported with the first image: most servers never see one.
 """
 
+from __future__ import annotations
+
+import functools
 import io
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from common.errors import InvalidArgumentError
 from common.tensors import DYNAMIC, TensorSpec
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from PIL import Image
 
 MAX_PIXELS = 50_000_000
 """Of an image, before it is resized. Decoded, Pillow takes four bytes a pixel, and as much again while it converts."""
@@ -28,8 +38,14 @@ _CHANNELS = (1, 3)
 _TOO_NARROW = ("bool", "int8")
 """Element types that cannot hold 0 to 255."""
 
-# Pillow's own bound warns once, or refuses; `_open` has one that is an error of the request.
-Image.MAX_IMAGE_PIXELS = None
+
+@functools.cache
+def _pillow() -> ModuleType:
+    from PIL import Image
+
+    # Pillow's own bound warns once, or refuses; `_open` has one that is an error of the request.
+    Image.MAX_IMAGE_PIXELS = None
+    return Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +114,7 @@ def decode(data: bytes, plan: Plan) -> np.ndarray:
             pixels = _eight_bits(image)
             pixels = pixels if pixels.mode == mode else pixels.convert(mode)
             if pixels.size != (width, height):
-                pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+                pixels = pixels.resize((width, height), _pillow().Resampling.BILINEAR)
             array = np.asarray(pixels)
         except Exception as error:  # whatever Pillow's readers raise: the file is at fault
             raise _unreadable(plan.name, error) from error
@@ -117,8 +133,8 @@ def _open(data: bytes, name: str) -> Image.Image:
             f"Input {name!r}: an encoded image has {MAX_ENCODED_BYTES} bytes at the most, got {len(data)}"
         )
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except UnidentifiedImageError:
+        image: Image.Image = _pillow().open(io.BytesIO(data), formats=_FORMATS)
+    except _pillow().UnidentifiedImageError:
         raise InvalidArgumentError(
             f"Input {name!r}: {len(data)} bytes that are neither a JPEG nor a PNG image"
         ) from None
@@ -136,7 +152,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 bits by its upper 8; Pillow itself would cut it off at 255."""
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    grey: Image.Image = _pillow().fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return grey
 
 
 def _unreadable(name: str, error: Exception) -> InvalidArgumentError:

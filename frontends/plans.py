@@ -11,8 +11,9 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from common.dtypes import STORAGE
 from common.messages import OutputRef, TensorRef, VersionId
-from common.tensors import STORAGE, Signature
+from common.tensors import Signature
 from frontends.checks import Layout, plan_layout
 from frontends.interface import STRING, InputTensor, OutputTensor, Served
 from frontends.memory import ARENA, Block
@@ -28,7 +29,7 @@ class Place(NamedTuple):
     inputs: tuple[TensorRef, ...]
     outputs: tuple[OutputRef, ...]
     targets: tuple[tuple[str, str, np.ndarray], ...]
-    """Name and type of each input that is to be written, and where."""
+    """Name and type of each input that is to be written, and where; for strings all that is left of the block."""
     results: tuple[OutputTensor | None, ...]
     """Each output of known shape, where it will be."""
 
@@ -68,7 +69,12 @@ class Plan:
             offset = in_place.get(spec.name)
             if offset is None:
                 offset = block.offset + ref.offset
-                array = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
+                if spec.dtype == STRING:
+                    # How long it becomes its strings decide; they must not go beyond the block.
+                    rest = block.offset + block.size - offset
+                    array = block.memory.view(offset, (rest,), STORAGE["uint8"])
+                else:
+                    array = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
                 targets.append((spec.name, spec.dtype, array))
             inputs.append(TensorRef(offset, ref.shape))
         room = tuple(OutputRef(block.offset + ref.offset, ref.nbytes) for ref in layout.outputs)

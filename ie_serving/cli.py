@@ -1,16 +1,18 @@
 """The command `ie_serving`: one line on standard error and a code other than 0 for whatever goes wrong."""
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from common.config import ServerConfig, read_environment
 from common.config_file import ConfigFileError, read_config_file
-from ie_serving import arguments, resolution, run_directory, scale, server, status
+from ie_serving import arguments, resolution, run_directory
 from ie_serving.errors import USAGE, CommandError, UsageError
 
 _INTERRUPTED = 130
@@ -44,14 +46,22 @@ def _run(options: argparse.Namespace) -> int:
     if options.command in ("model", "config"):
         run_dir = run_directory.choose(options.run_dir, environment.run_dir, options.port)
         config = resolution.resolve(options, environment, run_dir, Path.cwd())
-        return server.serve(_with_models(config, resolution.warnings(options)))
+        code: int = _command("server").serve(_with_models(config, resolution.warnings(options)))
+        return code
     if options.command == "status" and options.any:
         run_dir = run_directory.find_any(environment.run_dir)
     else:
         run_dir = run_directory.choose(options.run_dir, environment.run_dir, options.port)
     if options.command == "status":
-        return status.show(run_dir, as_json=options.json, check=options.check)
-    return scale.scale(run_dir, options.device, options.replicas, wait=not options.no_wait)
+        code = _command("status").show(run_dir, as_json=options.json, check=options.check)
+    else:
+        code = _command("scale").scale(run_dir, options.device, options.replicas, wait=not options.no_wait)
+    return code
+
+
+def _command(module: str) -> Any:
+    """A command's module, imported when it is given: the server needs no ZeroMQ, a question no supervisord."""
+    return importlib.import_module(f"ie_serving.{module}")
 
 
 def _with_models(config: ServerConfig, warnings: Sequence[str]) -> ServerConfig:

@@ -28,6 +28,11 @@ _FOREVER = 1_000_000
 _GRPC_ENVIRONMENT = 'GRPC_EXPERIMENTS="-event_engine_client,-event_engine_listener"'
 """grpcio's older poller, which takes a fifth less of a core a call than its event engine: see docs/performance.md."""
 
+_ENVIRONMENT = 'OPENBLAS_NUM_THREADS="1"'
+"""numpy's linear algebra, which nobody here uses, would have a thread for each further core in every process."""
+
+_SAFE_PATH = 'PYTHONSAFEPATH="1"'
+
 _PROGRAM_DEFAULTS = {
     "autostart": "true",
     "autorestart": "true",
@@ -67,7 +72,7 @@ def supervisord_text(config: ServerConfig, python: str, max_descriptors: int, *,
                 "nocleanup": "true",
                 "minfds": str(max_descriptors),
                 "minprocs": "1",
-                **({"environment": 'PYTHONSAFEPATH="1"'} if safe_path else {}),
+                "environment": f"{_ENVIRONMENT},{_SAFE_PATH}" if safe_path else _ENVIRONMENT,
             },
         ),
         _section("unix_http_server", {"file": escape(str(supervisor_socket(run_dir))), "chmod": "0700"}),

@@ -11,13 +11,18 @@ from math import prod
 import numpy as np
 
 from common.arena import Segment
+from common.dtypes import STORAGE
 from common.messages import OutputRef, TensorRef
-from common.tensors import STORAGE, Signature, TensorSpec
-from workers.engine import Array, Binding, MemoryId
+from common.strings import BadStringsError, decode
+from common.tensors import STRING, Signature, TensorSpec
+from workers.engine import Array, Binding, MemoryId, Place
 from workers.memory import ARENA
 
 _KEPT = 128
 """Bindings of a version, at most; the oldest go."""
+
+_BYTES = np.dtype(np.uint8)
+"""Of strings, whose layout is common.strings'."""
 
 
 class BadReferenceError(Exception):
@@ -28,10 +33,13 @@ class Binder:
     """Makes the views of requests for one version."""
 
     def __init__(self, signature: Signature) -> None:
-        self._inputs = [(spec, STORAGE[spec.dtype]) for spec in signature.inputs]
+        self._inputs = [(spec, STORAGE.get(spec.dtype, _BYTES)) for spec in signature.inputs]
         self._outputs = [
-            (spec, STORAGE[spec.dtype], spec.nbytes if spec.is_static else None) for spec in signature.outputs
+            (spec, STORAGE.get(spec.dtype, _BYTES), spec.nbytes if spec.is_static else None)
+            for spec in signature.outputs
         ]
+        # Where strings begin and end is told in the memory itself, anew for each request.
+        self._keeps = all(spec.dtype != STRING for spec in signature.inputs)
         self._kept: dict[tuple[str, tuple[TensorRef, ...], tuple[OutputRef, ...]], Binding] = {}
 
     def bind(
@@ -42,7 +50,7 @@ class Binder:
         outputs: tuple[OutputRef, ...],
     ) -> Binding:
         """The places of a request's tensors. Raises BadReferenceError."""
-        if memory.segment != ARENA:
+        if memory.segment != ARENA or not self._keeps:
             return Binding(self.inputs(segment, inputs), self.outputs(segment, outputs))
         key = (memory.frontend, inputs, outputs)
         found = self._kept.get(key)
@@ -57,7 +65,7 @@ class Binder:
         """Forget all places in this frontend's arena."""
         self._kept = {key: binding for key, binding in self._kept.items() if key[0] != frontend}
 
-    def inputs(self, segment: Segment, references: tuple[TensorRef, ...]) -> list[Array]:
+    def inputs(self, segment: Segment, references: tuple[TensorRef, ...]) -> list[Place]:
         """Views of the inputs. Raises BadReferenceError."""
         if len(references) != len(self._inputs):
             raise BadReferenceError(f"{len(references)} inputs came, the model has {len(self._inputs)}")
@@ -76,10 +84,18 @@ class Binder:
         ]
 
 
-def _input(segment: Segment, spec: TensorSpec, dtype: np.dtype, reference: TensorRef) -> Array:
+def _input(segment: Segment, spec: TensorSpec, dtype: np.dtype, reference: TensorRef) -> Place:
     shape = reference.shape
     if not spec.accepts(shape) or (shape and min(shape) < 0):
         raise BadReferenceError(f"shape {list(shape)} does not fit input {spec.name!r}")
+    if spec.dtype == STRING:
+        # Its length is not said beforehand, so what follows in the segment is looked at, and the layout is checked.
+        length = segment.size - reference.offset
+        rest = _view(segment, spec, dtype, reference.offset, (length,), length)
+        try:
+            return decode(rest.data, shape)
+        except BadStringsError as error:
+            raise BadReferenceError(f"tensor {spec.name!r} of shape {list(shape)}: {error}") from error
     return _view(segment, spec, dtype, reference.offset, shape, prod(shape) * dtype.itemsize)
 
 

@@ -3,9 +3,10 @@
     Engine ──load──▶ Model ──start(run)──▶ RunResult at once, or None and later done(run, result) from any thread
            └──load──▶ VariableModel ──compile(shapes)──▶ Model       where each request brings its own shapes
 
-A run's tensors are numpy views of shared memory, in the storage types of common.tensors: inputs are read and outputs
-written in place. An engine keeps nothing of a run once it is finished except, at most, bindings to its memory, and
-gives those up in `release`; the memory is unmapped right after.
+A run's tensors are numpy views of shared memory, in the storage types of common.dtypes, or tensors of strings
+(common.strings): inputs are read and outputs written in place, but for outputs of strings, which travel by message. An
+engine keeps nothing of a run once it is finished except, at most, bindings to its memory, and gives those up in
+`release`; the memory is unmapped right after.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +19,13 @@ import numpy.typing as npt
 from common.config import ModelConfig
 from common.errors import Code, WireError
 from common.messages import RequestKey
+from common.strings import MAX_STRINGS, StringTensor
 from common.tensors import Signature
 from workers.ports import Shapes
 
 Array: TypeAlias = npt.NDArray[np.generic]
+Place: TypeAlias = Array | StringTensor
+"""Of an input. A tensor of strings refers to the block with its bytes alone; its offsets are a copy."""
 
 MAX_REPLY_BYTES = 64 << 20
 """Most that one request's outputs of unknown size may take together, for they travel by message."""
@@ -55,7 +59,7 @@ class Binding:
 
     __slots__ = ("inputs", "outputs", "tensors")
 
-    def __init__(self, inputs: Sequence[Array], outputs: Sequence[Array | None]) -> None:
+    def __init__(self, inputs: Sequence[Place], outputs: Sequence[Array | None]) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self.tensors: object = None
@@ -79,7 +83,7 @@ class Run:
         """CLOCK_MONOTONIC nanoseconds."""
 
     @property
-    def inputs(self) -> Sequence[Array]:
+    def inputs(self) -> Sequence[Place]:
         """Views of the inputs."""
         return self.binding.inputs
 
@@ -168,11 +172,17 @@ def failure(code: Code, message: str) -> RunResult:
     return RunResult(error=WireError(code, message))
 
 
-def collect(run: Run, produced: Sequence[Array]) -> RunResult:
+def collect(run: Run, produced: Sequence[Place]) -> RunResult:
     """The result of a run that went well, given what it produced. Copies only the outputs that had no place.
 
-    RESOURCE_EXHAUSTED when those are more than MAX_REPLY_BYTES together.
+    RESOURCE_EXHAUSTED when those are more than MAX_REPLY_BYTES together, or of more than MAX_STRINGS strings each.
     """
+    for array in produced:
+        if isinstance(array, StringTensor) and array.size > MAX_STRINGS:
+            return failure(
+                Code.RESOURCE_EXHAUSTED,
+                f"An output has {array.size} strings, more than the {MAX_STRINGS} that an answer may have",
+            )
     loose = sum(array.nbytes for array, place in zip(produced, run.outputs, strict=True) if place is None)
     if loose > MAX_REPLY_BYTES:
         return failure(

@@ -1,9 +1,9 @@
 """An engine without OpenVINO that does as it is told: it stands beside the real one in tests of the whole server.
 
 A version's directory holds `model.xml` (any text) and `model.bin`, which is JSON, see `FakeSpec`. Each output is the
-input of the same index, converted, where their shapes agree, and zeros otherwise. An int32 input named `command` tells
-a run by its first element what to do: 0 echo, 1 fail, 2 kill the process, 3 hang for as many seconds as the first
-element of an input named `argument` says, n from 1000 on: sleep for n - 1000 milliseconds.
+input of the same index, converted, where their shapes agree, and zeros (or empty strings) otherwise. An int32 input
+named `command` tells a run by its first element what to do: 0 echo, 1 fail, 2 kill the process, 3 hang for as many
+seconds as the first element of an input named `argument` says, n from 1000 on: sleep for n - 1000 milliseconds.
 
 The options `batch_size` and `shape` are obeyed where they are `auto`, and by no means otherwise.
 """
@@ -18,13 +18,15 @@ import msgspec
 import numpy as np
 
 from common.config import ModelConfig
+from common.dtypes import STORAGE
 from common.errors import Code
-from common.tensors import STORAGE, Signature, TensorSpec
+from common.strings import StringTensor, empty
+from common.tensors import STRING, Signature, TensorSpec
 from workers.engine import (
-    Array,
     Done,
     LoadError,
     MemoryId,
+    Place,
     Run,
     RunResult,
     ShapeError,
@@ -109,7 +111,7 @@ class FakeVariants:
 
     def take_first(self) -> "tuple[Shapes, FakeModel] | None":
         """See workers.engine.VariableModel."""
-        if not all(spec.is_static for spec in self._own.inputs):
+        if not all(spec.has_static_shape for spec in self._own.inputs):
             return None
         return tuple(spec.shape for spec in self._own.inputs), self._model()
 
@@ -169,7 +171,7 @@ class FakeModel:
         if name not in self._names:
             return 0
         array = run.inputs[self._names.index(name)]
-        return int(array.flat[0]) if array.size else 0
+        return int(array.flat[0]) if isinstance(array, np.ndarray) and array.size else 0
 
     def _later(self, run: Run, done: Done, seconds: float, fails: bool) -> None:
         time.sleep(seconds)
@@ -181,25 +183,29 @@ class FakeModel:
     def _infer(self, run: Run) -> RunResult:
         if self._spec.behaviour == "fail":
             return failure(Code.INTERNAL, "Error occurred during inference execution: made to fail")
-        produced: list[Array] = []
+        produced: list[Place] = []
         for index, (spec, place) in enumerate(zip(self.signature.outputs, run.outputs, strict=True)):
             source = run.inputs[index] if index < len(run.inputs) else None
             array = self._output(spec, source)
-            if place is not None:
+            if place is not None and isinstance(array, np.ndarray):
                 np.copyto(place, array)
             produced.append(array)
         return collect(run, produced)
 
     @staticmethod
-    def _output(spec: TensorSpec, source: Array | None) -> Array:
+    def _output(spec: TensorSpec, source: Place | None) -> Place:
+        shape = tuple(max(1, length) for length in spec.shape)
+        if spec.dtype == STRING:
+            fits = isinstance(source, StringTensor) and spec.accepts(source.shape)
+            return source if fits and source is not None else empty(shape)
         dtype = STORAGE[spec.dtype]
-        if source is not None and spec.accepts(source.shape):
+        if isinstance(source, np.ndarray) and spec.accepts(source.shape):
             return source.astype(dtype)
-        return np.zeros([max(1, length) for length in spec.shape], dtype)
+        return np.zeros(shape, dtype)
 
 
 def _specs(tensors: list[tuple[str, str, list[int]]]) -> tuple[TensorSpec, ...]:
-    unknown = [dtype for _, dtype, _ in tensors if dtype not in STORAGE]
+    unknown = [dtype for _, dtype, _ in tensors if dtype not in (*STORAGE, STRING)]
     if unknown:
         raise LoadError(f"unknown element type {unknown[0]!r}")
     return tuple(TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in tensors)

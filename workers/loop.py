@@ -12,6 +12,7 @@ common.session. An answer that is finished while there is no link is kept, and c
 
 import logging
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -46,7 +47,10 @@ from workers.queue import RunQueue
 from workers.shaped import ShapedModel, Shaping
 
 IDLE_NS = 250_000_000
-"""Between two looks at what nobody reports: an unanswered Hello, a mapping that could not be closed."""
+"""Between two looks at what nobody reports: an unanswered Hello, a mapping that could not be closed, a deadline."""
+REST_NS = 2_000_000_000
+"""The wait while there is nothing of all that. It need not end at all; but a wait that cannot end by itself would make
+any wake-up that is lost the last one."""
 POLL_NS = 10_000_000
 """Between two looks at runs in progress; see workers.engine.Model.poll."""
 FLUSH_NS = 500_000
@@ -125,7 +129,10 @@ class Loop:
 
     def _patience(self) -> int:
         """Nanoseconds to wait at most."""
-        return POLL_NS if self._running else IDLE_NS
+        if self._running:
+            return POLL_NS
+        restless = not self._link.linked or self._memory.is_restless or not self._queue.is_empty
+        return IDLE_NS if restless else REST_NS
 
     def _look_around(self, ready: set[int]) -> None:
         now = time.monotonic_ns()
@@ -315,7 +322,9 @@ class Loop:
         self._queue.finish(request.key)
         frontend = request.key.frontend
         if request.segment != ARENA:
-            self._release(MemoryId(frontend, request.segment))
+            # It served this request alone, so no other version has ever seen it.
+            known = self._versions.get(request.version)
+            self._release(MemoryId(frontend, request.segment), () if known is None else (known,))
         if frontend in self._gone:
             self._release_if_idle(frontend)
         if self._shaped and request.version in self._shaped:
@@ -332,9 +341,10 @@ class Loop:
 
     # ---- giving back
 
-    def _release(self, memory: MemoryId) -> None:
+    def _release(self, memory: MemoryId, versions: Iterable[_Version]) -> None:
+        """Unmap; first these versions let go of it."""
         if self._memory.get(memory) is not None:
-            for version in self._versions.values():
+            for version in versions:
                 version.model.release(memory)
                 if memory.segment == ARENA:
                     version.binder.release(memory.frontend)
@@ -345,7 +355,7 @@ class Loop:
             return
         self._gone.discard(frontend)
         for memory in self._memory.of_frontend(frontend):
-            self._release(memory)
+            self._release(memory, self._versions.values())
 
     def _close_if_idle(self, version: VersionId) -> None:
         if not self._queue.is_idle(version) or self._shaping.is_compiling(version):

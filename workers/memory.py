@@ -84,6 +84,11 @@ class Memory:
         """Answers about this frontend's segments are not wanted any more."""
         self._fetching = {memory for memory in self._fetching if memory.frontend != frontend}
 
+    @property
+    def is_restless(self) -> bool:
+        """Whether `retry` has something to do."""
+        return bool(self._stuck)
+
     def retry(self) -> None:
         """Try once more to unmap what could not be unmapped."""
         if self._stuck:

@@ -1,10 +1,11 @@
 """From a model that OpenVINO has read to compiled ones, and the version of which each request brings its shapes."""
 
 import workers.openvino_api as ov
-from common.tensors import Heads, Signature
+from common.tensors import STRING, Heads, Signature
 from workers.compile_cache import CompileCache
 from workers.engine import ShapeError
 from workers.openvino_model import OpenVinoModel
+from workers.openvino_strings import StringCodec
 from workers.pace import INLINE_NS, INLINE_PARALLEL_NS
 from workers.ports import Shapes
 from workers.reasons import reason_of
@@ -30,13 +31,16 @@ class Compiler:
         nireq: int,
         ports: tuple[Ports, Ports],
         heads: Heads,
+        strings: StringCodec | None = None,
     ) -> None:
+        """`strings`: for models that have some, see `has_strings`."""
         self._core = core
         self._device = device
         self._properties = properties
         self._nireq = nireq
         self.ports = ports
         self.heads = heads
+        self._strings = strings
 
     def compile(
         self, model: ov.Model, cache: CompileCache | None = None, notes: tuple[str, ...] = ()
@@ -49,13 +53,20 @@ class Compiler:
                 compiled = self._core.compile_model(model, self._device, {**properties, **self._properties})
         signature = compiled_signature(compiled, self.ports, self.heads)
         limit = self._inline_limit(model, compiled)
-        return OpenVinoModel(compiled, signature, passed_through(model), self._nireq, limit, notes)
+        return OpenVinoModel(
+            compiled, signature, passed_through(model), self._nireq, limit, notes, self._strings
+        )
 
     def _inline_limit(self, model: ov.Model, compiled: ov.CompiledModel) -> int:
         """Nanoseconds below which runs may be inferred on the caller's thread; 0: never."""
-        if self._device.upper() != "CPU" or not is_wholly_static(model):
+        if self._device.upper() != "CPU" or self._strings is not None or not is_wholly_static(model):
             return 0
         return INLINE_NS if int(compiled.get_property("NUM_STREAMS")) <= 1 else INLINE_PARALLEL_NS
+
+
+def has_strings(ports: Ports) -> bool:
+    """Whether one of these inputs or outputs is a tensor of strings."""
+    return any(port.spec.dtype == STRING for port in ports)
 
 
 class OpenVinoVariants:
@@ -64,7 +75,7 @@ class OpenVinoVariants:
     def __init__(self, model: ov.Model, compiler: Compiler, shapes: Shapes, first: OpenVinoModel) -> None:
         """`first` is the model compiled as it was read, `shapes` what its inputs are open to."""
         own = tuple(spec.shape for spec in first.signature.inputs)
-        is_static = all(spec.is_static for spec in first.signature.inputs)
+        is_static = all(spec.has_static_shape for spec in first.signature.inputs)
         if not is_static:
             # It was compiled so that what would fail every request has failed already.
             first.close()

@@ -15,8 +15,9 @@ from workers.devices import AbsentError, Target, choose
 from workers.engine import LoadError
 from workers.heads import heads_of, with_layouts
 from workers.model_files import ModelFile, find_model, read_aliases, read_labels
-from workers.openvino_compiler import Compiler, OpenVinoVariants
+from workers.openvino_compiler import Compiler, OpenVinoVariants, has_strings
 from workers.openvino_model import OpenVinoModel
+from workers.openvino_strings import StringCodec
 from workers.ports import Shape
 from workers.properties import host_defaults, stream_defaults, translate, uses_cpu
 from workers.reasons import reason_of
@@ -44,6 +45,7 @@ class OpenVinoEngine:
         self._device = emulate_on or device
         self._notes = (f"{device} is emulated on {emulate_on}",) if emulate_on else ()
         self._threads = threads
+        self._strings: StringCodec | None = None
         self._cache = CompileCache(cache_dir, self._device, ov.release()) if cache_dir is not None else None
         ov.read_whole_files(self._core)
         if cpu_extension:
@@ -78,11 +80,24 @@ class OpenVinoEngine:
         for note in notes[len(self._notes) :]:
             _log.warning("model %s: %s", config.name, note)
         properties = self._properties(config, target.device)
-        compiler = Compiler(self._core, target.device, properties, config.nireq, (inputs, outputs), heads)
+        strings = self._string_codec() if has_strings((*inputs, *outputs)) else None
+        ports = (inputs, outputs)
+        compiler = Compiler(self._core, target.device, properties, config.nireq, ports, heads, strings)
         first = compiler.compile(model, self._cache, notes)
         if wanted.per_request is None:
             return first
         return OpenVinoVariants(model, compiler, wanted.per_request, first)
+
+    def _string_codec(self) -> StringCodec:
+        """Made when the first model needs it. Raises LoadError."""
+        if self._strings is None:
+            try:
+                self._strings = StringCodec(self._core)
+            except ImportError:
+                raise LoadError(
+                    f"the model takes or gives strings, for which OpenVINO {ov.release()} has no operations"
+                ) from None
+        return self._strings
 
     def _target(self) -> Target:
         """Looked at for each load: devices come and go. Raises LoadError."""

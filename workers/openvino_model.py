@@ -16,6 +16,8 @@ Six habits of OpenVINO 2026 shape this module, each one seen, each one with its 
 - A compiled model that ends waits for its threads while it holds Python's lock, which they need to destroy the callback
   of an infer request that they are the last to hold: the callbacks' end is awaited first.
 - Setting the output that is an input passed through replaces that input: such outputs are copied by us.
+- StringTensorUnpack of a tensor without elements does nothing, and what it gave the request before is taken for its
+  result: such inputs are refused.
 """
 
 import contextlib
@@ -28,10 +30,13 @@ from typing import TypeAlias, cast
 import numpy as np
 
 import workers.openvino_api as ov
+from common.dtypes import STORAGE
 from common.errors import Code
 from common.messages import RequestKey
-from common.tensors import STORAGE, Signature, TensorSpec
-from workers.engine import Array, Binding, Done, MemoryId, Run, RunResult, collect, failure
+from common.strings import StringTensor
+from common.tensors import STRING, Signature, TensorSpec
+from workers.engine import Array, Binding, Done, MemoryId, Place, Run, RunResult, collect, failure
+from workers.openvino_strings import StringCodec
 from workers.pace import Pace
 from workers.reasons import blames_shape, reason_of
 
@@ -46,6 +51,7 @@ _WARM_UP_RUNS = 4
 _WARM_UP_NS = 50_000_000
 _NOBODY = RequestKey("", 0)
 _FAILED = "Error occurred during inference execution"
+_NO_STRINGS = "A tensor of strings must have elements: OpenVINO does nothing with one that has none"
 
 
 class _Slot:
@@ -85,15 +91,18 @@ class OpenVinoModel:
         nireq: int,
         inline_limit_ns: int,
         notes: tuple[str, ...] = (),
+        strings: StringCodec | None = None,
     ) -> None:
-        """`inline_limit_ns`: runs quicker than this may be inferred on the caller's thread; 0: none."""
+        """`inline_limit_ns`: runs quicker than this may be inferred on the caller's thread; 0: none, as it must be for
+        a model that has strings, for which alone `strings` is needed."""
         self.signature = signature
         self.notes = notes
         self._compiled: ov.CompiledModel | None = compiled
         self._input_types = [port.get_element_type() for port in compiled.inputs]
         self._output_types = [port.get_element_type() for port in compiled.outputs]
+        self._strings = strings
         self._passed_through = passed_through
-        self._takes_any_shape = not all(spec.is_static for spec in signature.inputs)
+        self._takes_any_shape = not all(spec.has_static_shape for spec in signature.inputs)
         self._slots = [_Slot() for _ in range(nireq)]
         self._free = deque(self._slots)
         self._callbacks: list[weakref.ref[_Callback]] = []
@@ -104,6 +113,10 @@ class OpenVinoModel:
 
     def start(self, run: Run, done: Done) -> RunResult | None:
         """See workers.engine.Model."""
+        if self._strings is not None and any(
+            isinstance(one, StringTensor) and not one.size for one in run.inputs
+        ):
+            return failure(Code.INVALID_ARGUMENT, _NO_STRINGS)
         slot = self._free.popleft()
         try:
             request = self._bind(slot, run)
@@ -181,16 +194,23 @@ class OpenVinoModel:
         return request
 
     def _tensors(self, binding: Binding) -> "_Tensors":
-        inputs = [
-            (index, ov.Tensor(array, ov.Shape(array.shape), self._input_types[index]))
-            for index, array in enumerate(binding.inputs)
-        ]
+        inputs = [(index, self._input_tensor(index, array)) for index, array in enumerate(binding.inputs)]
         outputs = [
             (index, ov.Tensor(place, ov.Shape(place.shape), self._output_types[index]))
             for index, place in enumerate(binding.outputs)
             if place is not None and index not in self._passed_through
         ]
         return inputs, outputs
+
+    def _input_tensor(self, index: int, array: Place) -> ov.Tensor:
+        if isinstance(array, StringTensor):
+            return self._codec.pack(array)
+        return ov.Tensor(array, ov.Shape(array.shape), self._input_types[index])
+
+    @property
+    def _codec(self) -> StringCodec:
+        assert self._strings is not None, "a model that has strings is given what reads them"
+        return self._strings
 
     def _create_request(self, slot: _Slot) -> ov.InferRequest:
         assert self._compiled is not None, "a closed model runs nothing"
@@ -224,15 +244,17 @@ class OpenVinoModel:
         done(run, result)
 
     def _collect(self, request: ov.InferRequest, run: Run) -> RunResult:
-        produced: list[Array] = []
+        produced: list[Place] = []
         for index, place in enumerate(run.outputs):
             source = self._passed_through.get(index)
             if source is not None:
                 array = run.inputs[source]
                 if place is not None:
-                    np.copyto(place, array)
+                    np.copyto(place, cast("Array", array))
             elif place is not None:
                 array = place
+            elif self.signature.outputs[index].dtype == STRING:
+                array = self._codec.unpack(request.get_output_tensor(index))
             else:
                 array = request.get_output_tensor(index).data
             produced.append(array)

@@ -6,9 +6,11 @@
 
 Of a version, `nireq` requests run at once and the rest wait in the order in which they came; between versions, the
 request that waits longest goes first. The worker's Hello lists what is in hand, so all four states count as "in hand".
+What a step costs does not grow with the versions that are loaded.
 """
 
 from collections import Counter, OrderedDict, deque
+from heapq import heappop, heappush
 
 from common.messages import Execute, RequestKey, VersionId
 
@@ -16,12 +18,18 @@ from common.messages import Execute, RequestKey, VersionId
 class _Lane:
     """Waiting requests of a version, each with its number in the order of arrival."""
 
-    __slots__ = ("nireq", "running", "waiting")
+    __slots__ = ("nireq", "running", "version", "waiting")
 
-    def __init__(self, nireq: int) -> None:
+    def __init__(self, version: VersionId, nireq: int) -> None:
+        self.version = version
         self.nireq = nireq
         self.running = 0
         self.waiting: deque[tuple[int, Execute]] = deque()
+
+    @property
+    def first(self) -> int:
+        """Number of the request that could start now; 0 for none."""
+        return self.waiting[0][0] if self.waiting and self.running < self.nireq else 0
 
 
 class RunQueue:
@@ -30,6 +38,10 @@ class RunQueue:
     def __init__(self) -> None:
         self._arrivals = 0
         self._lanes: dict[VersionId, _Lane] = {}
+        self._ready: list[tuple[int, VersionId]] = []
+        """A heap: `first` of every lane that has one. What is out of date in it is passed over."""
+        self._busy: dict[VersionId, None] = {}
+        """Versions of which something runs."""
         self._in_hand: OrderedDict[RequestKey, VersionId] = OrderedDict()
         self._parked: dict[tuple[str, int], list[Execute]] = {}
         self._running: dict[RequestKey, Execute] = {}
@@ -37,7 +49,7 @@ class RunQueue:
 
     def add(self, version: VersionId, nireq: int) -> None:
         """A version can run from now on."""
-        self._lanes[version] = _Lane(nireq)
+        self._lanes[version] = _Lane(version, nireq)
 
     def remove(self, version: VersionId) -> None:
         """A version has gone; nothing of it is in hand."""
@@ -61,7 +73,12 @@ class RunQueue:
 
     def running_versions(self) -> set[VersionId]:
         """Versions of which something runs."""
-        return {version for version, lane in self._lanes.items() if lane.running}
+        return set(self._busy)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in hand."""
+        return not self._in_hand
 
     def in_hand(self) -> list[tuple[RequestKey, VersionId]]:
         """Every request that is not finished, oldest first."""
@@ -84,30 +101,32 @@ class RunQueue:
         """Take a request that may run as soon as its version has room. The version is known."""
         self._in_hand.setdefault(request.key, request.version)
         self._arrivals += 1
-        self._lanes[request.version].waiting.append((self._arrivals, request))
+        lane = self._lanes[request.version]
+        lane.waiting.append((self._arrivals, request))
+        if len(lane.waiting) == 1:
+            self._enter(lane)
 
     def next(self) -> Execute | None:
         """The request to start now, which counts as running from then on; None when none can."""
-        chosen: _Lane | None = None
-        for lane in self._lanes.values():
-            if not lane.waiting or lane.running >= lane.nireq:
-                continue
-            if chosen is None or lane.waiting[0][0] < chosen.waiting[0][0]:
-                chosen = lane
-        if chosen is None:
-            return None
-        _, request = chosen.waiting.popleft()
-        chosen.running += 1
-        self._running[request.key] = request
-        self._running_of_frontend[request.key.frontend] += 1
-        return request
+        while self._ready:
+            arrival, version = heappop(self._ready)
+            lane = self._lanes.get(version)
+            if lane is not None and lane.first == arrival:
+                return self._start(lane)
+        return None
 
     def finish(self, key: RequestKey) -> None:
         """Forget a request, whether it ran or not. It is neither waiting nor parked."""
         version = self._in_hand.pop(key)
         if self._running.pop(key, None) is None:
             return
-        self._lanes[version].running -= 1
+        lane = self._lanes[version]
+        was_full = lane.running == lane.nireq
+        lane.running -= 1
+        if was_full:
+            self._enter(lane)
+        if not lane.running:
+            del self._busy[version]
         left = self._running_of_frontend[key.frontend] - 1
         if left:
             self._running_of_frontend[key.frontend] = left
@@ -124,4 +143,19 @@ class RunQueue:
             if gone:
                 dropped += gone
                 lane.waiting = deque(entry for entry in lane.waiting if entry[1].key.frontend != frontend)
+                self._enter(lane)
         return dropped
+
+    def _enter(self, lane: _Lane) -> None:
+        """Its first request may have become another, or free to start."""
+        if first := lane.first:
+            heappush(self._ready, (first, lane.version))
+
+    def _start(self, lane: _Lane) -> Execute:
+        _, request = lane.waiting.popleft()
+        lane.running += 1
+        self._busy[lane.version] = None
+        self._enter(lane)
+        self._running[request.key] = request
+        self._running_of_frontend[request.key.frontend] += 1
+        return request

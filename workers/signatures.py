@@ -6,10 +6,11 @@ from typing import TypeAlias
 import msgspec
 
 import workers.openvino_api as ov
-from common.tensors import DYNAMIC, Heads, Signature, TensorSpec
+from common.tensors import DYNAMIC, STRING, Heads, Signature, TensorSpec
 from workers.engine import LoadError
 from workers.mapping import Aliases, rename
 from workers.ports import Port, Shape, Shapes
+from workers.string_operations import refuse_operations_on_strings
 
 _DTYPES = {
     "boolean": "bool",
@@ -25,6 +26,7 @@ _DTYPES = {
     "bf16": "bfloat16",
     "f32": "float32",
     "f64": "float64",
+    "string": STRING,
 }
 Ports: TypeAlias = tuple[Port, ...]
 
@@ -35,10 +37,12 @@ _LOOPS = {"If", "Loop", "TensorIterator"}
 def refuse_unusable(model: ov.Model) -> None:
     """Raises LoadError for a model that remembers earlier requests, which here may come from anybody.
 
-    And for one without outputs, which is what a reader makes of a file that is empty.
+    And for one without outputs, which is what a reader makes of a file that is empty, and for one that does with
+    strings what OpenVINO does not do right.
     """
     if not model.outputs:
         raise LoadError("the model has no outputs")
+    refuse_operations_on_strings(model)
     variables = ov.variables(model)
     if variables:
         raise LoadError(f"the model is stateful ({variables} variables): not supported by this server")

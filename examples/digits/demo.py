@@ -2,7 +2,7 @@
 
 The server is a child on the same terminal, but in a process group of its own: Ctrl-C then reaches this process alone,
 which passes it on once. Nothing of the server stays behind when this process goes: it waits for the server, and should
-it be killed, the kernel tells the server to stop.
+it be killed, the kernel tells the server to stop. What the client needs is imported while the server starts.
 """
 
 import argparse
@@ -18,15 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-import grpc
-
 from common.process import die_with_parent
-from examples.digits import client, png
+from examples.digits import png
 
 HERE = Path(__file__).resolve().parent
 SAMPLE = HERE / "images" / "7.png"
 START_TIMEOUT_S = 60.0
-POLL_S = 0.1
+POLL_S = 0.05
 STOP_TIMEOUT_S = 10.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -59,6 +57,8 @@ def occupied(port: int) -> bool:
 
 def is_ready(port: int, rest_port: int) -> bool:
     """Whether REST calls the model AVAILABLE and the gRPC port accepts."""
+    from examples.digits import client
+
     url = f"http://127.0.0.1:{rest_port}/v1/models/digits"
     try:
         with client.open_directly(url, timeout=1) as response:
@@ -79,11 +79,18 @@ def wait_until_ready(server: subprocess.Popen[bytes], port: int, rest_port: int)
 
 
 def show(port: int, rest_port: int) -> None:
-    """Send one image over both APIs and print the answers and how to ask again. Raises OSError, grpc.RpcError."""
+    """Send one image over both APIs and print the answers and how to ask again. Raises OSError, ValueError."""
+    import grpc
+
+    from examples.digits import client
+
     image = png.read(SAMPLE)
     name = os.path.relpath(SAMPLE)
     rest = client.describe(client.predict_rest(image, rest_port))
-    over_grpc = client.describe(client.predict_grpc(image, port))
+    try:
+        over_grpc = client.describe(client.predict_grpc(image, port))
+    except grpc.RpcError as error:
+        raise OSError(str(error)) from error
     body = json.dumps({"instances": [image]}, separators=(",", ":"))
     ports = f" --port {port} --rest_port {rest_port}"
     print(
@@ -138,7 +145,7 @@ def serve(port: int, rest_port: int) -> int:
         if wait_until_ready(server, port, rest_port):
             try:
                 show(port, rest_port)
-            except (OSError, ValueError, grpc.RpcError) as error:
+            except (OSError, ValueError) as error:
                 if server.poll() is None:
                     print(f"error: the request to the demo model failed: {error}", file=sys.stderr)
                     stop(server)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.tensors import STORAGE
+from common.dtypes import STORAGE
 from frontends.grpc.wire import DATA_TYPES, MAX_DIMENSIONS
 from frontends.interface import InputTensor, Selector
 

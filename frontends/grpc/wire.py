@@ -17,17 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
-from common.tensors import STORAGE
+from common.strings import MAX_STRINGS
 from frontends.grpc.calls import Buffer
-from frontends.grpc.tensorflow_protos import tensor_pb2, tensor_shape_pb2, types_pb2
+from frontends.grpc.tensorflow_protos import predict_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from frontends.interface import STRING, InputTensor, OutputTensor
 
 MAX_DIMENSIONS = 64
 """numpy's NPY_MAXDIMS; TensorFlow's own bound is 254."""
-
-MAX_STRINGS = 65_536
-"""Elements of a DT_STRING tensor. Each is an object, many times the size of the two bytes that it may come in."""
 
 _MAX_BYTES = 2**63 - 1
 
@@ -60,8 +58,11 @@ _ENCODINGS: dict[int, _Encoding] = {
     types_pb2.DT_DOUBLE: _Encoding("float64", "double_val"),
 }
 
-DATA_TYPES: dict[str, int] = {encoding.dtype: number for number, encoding in _ENCODINGS.items()}
-"""Key of STORAGE → tensorflow.DataType."""
+DATA_TYPES: dict[str, int] = {
+    **{encoding.dtype: number for number, encoding in _ENCODINGS.items()},
+    STRING: types_pb2.DT_STRING,
+}
+"""Key of STORAGE, or STRING → tensorflow.DataType."""
 
 _VALUE_FIELDS = tuple(
     field.name for field in tensor_pb2.TensorProto.DESCRIPTOR.fields if field.name.endswith("_val")
@@ -232,7 +233,21 @@ def _entry_head(name: str, dtype: str, shape: tuple[int, ...], nbytes: int) -> b
 
 
 def output_buffers(name: str, output: OutputTensor) -> list[Buffer]:
-    """An entry of PredictResponse.outputs, in parts, of which the last is a view of the output's memory."""
+    """An entry of PredictResponse.outputs, in parts, of which the last is a view of the output's memory.
+
+    Strings are in `string_val`.
+    """
+    if output.dtype == STRING:
+        return [_strings_entry(name, output.array)]
     array = np.ascontiguousarray(output.array)
     head = _entry_head(name, output.dtype, output.array.shape, array.nbytes)
     return [head, array.data.cast("B")] if array.nbytes else [head]
+
+
+def _strings_entry(name: str, array: np.ndarray) -> bytes:
+    proto = tensor_pb2.TensorProto(
+        dtype=types_pb2.DT_STRING,
+        tensor_shape=shape_proto(array.shape),
+        string_val=array.reshape(-1).tolist(),
+    )
+    return bytes(predict_pb2.PredictResponse(outputs={name: proto}).SerializeToString())

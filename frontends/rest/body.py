@@ -35,7 +35,7 @@ _STAND_IN = {"type": "http.request", "body": b"", "more_body": True}
 class Body:
     """One a request."""
 
-    __slots__ = ("_declared", "_limit", "_receive", "_waits_for_continue", "encoding", "finished")
+    __slots__ = ("_declared", "_limit", "_receive", "_waits_for_continue", "encoding", "finished", "outcome")
 
     def __init__(self, scope: dict[str, Any], receive: Receive, limit: int) -> None:
         self._receive = receive
@@ -44,6 +44,8 @@ class Body:
         self._waits_for_continue = False
         self.encoding = ""
         """Its Content-Encoding, as it was sent."""
+        self.outcome: bytes | Exception | None = None
+        """What the request has come to before falcon was asked: the answer's text, or what was raised."""
         chunked = False
         headers = scope["headers"]
         if type(headers) is not list:

@@ -9,7 +9,7 @@ from falcon import asgi
 
 from common.errors import DeadlineExceededError, ResourceExhaustedError
 from common.process import available_memory
-from frontends.rest.body import LARGE_BYTES, MEMORY_FACTOR, body_of
+from frontends.rest.body import LARGE_BYTES, MEMORY_FACTOR, Body
 from frontends.rest.encodings import DecompressedTooLongError, accepts_gzip, compress, decompress
 from frontends.rest.offload import LONG_BYTES, Offload
 
@@ -30,9 +30,8 @@ class Content:
         self._offload = offload
         self._limit = limit
 
-    async def read(self, req: asgi.Request, deadline_ns: int) -> bytes:
+    async def read(self, body: Body, deadline_ns: int) -> bytes:
         """The body, unpacked. Raises what Body.read does, InvalidArgumentError, and HTTPUnsupportedMediaType."""
-        body = body_of(req)
         if not body.encoding:
             return await body.read(deadline_ns)
         coding = body.encoding.lower().strip()

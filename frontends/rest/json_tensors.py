@@ -6,7 +6,7 @@ array, which the buffer would swallow, betrays itself by a bracket too many in t
 `Document.brackets`). Whatever the quick way cannot read is read element by element, which also finds the words for
 what is wrong.
 
-Bytes are objects of one member, `{"b64": "…"}`.
+Bytes are objects of one member, `{"b64": "…"}`, and to an input of strings text is bytes too: its UTF-8.
 
 Out: orjson writes numpy arrays, floats as short as they can be read back. It has no word for NaN and the infinities and
 writes null; the words are put there afterwards, as Python's clients understand them. Big arrays are written in pieces,
@@ -15,7 +15,7 @@ between which other requests can be served.
 
 import binascii
 import itertools
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any, Literal, NoReturn, TypeAlias
@@ -24,8 +24,9 @@ import numpy as np
 import orjson
 import simdjson
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
-from common.tensors import STORAGE
+from common.strings import MAX_STRINGS
 from frontends.interface import STRING, InputTensor, OutputTensor
 from frontends.rest.json_text import JSON_ARRAY, JSON_OBJECT
 
@@ -34,6 +35,9 @@ MAX_RANK = 32
 
 PIECE_ELEMENTS = 1 << 14
 """Elements that are written in one go; that takes under a millisecond."""
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+"""The model's types to which every number is a float64."""
 
 _BINARY = "b64"
 _EXACT = 2.0**53
@@ -92,7 +96,8 @@ class TensorReader:
         """The tensor `value` for input `name`, of any rank.
 
         `dtype` is the model's element type, None for an input that the model does not have. The array is of that type
-        where both are integers, else of bool, int64, uint64, float64 or, for bytes, of objects. Raises
+        where both are integers, else of bool, int64, uint64, float64 or, for bytes, of objects. For an input of strings
+        text is bytes. Raises
         InvalidArgumentError.
         """
         array: np.ndarray | None = None
@@ -100,7 +105,7 @@ class TensorReader:
             array = self._read_buffer(value, dtype)
         if array is None:
             array = self._read_elements(name, value, dtype)
-        return _fit(name, array, dtype)
+        return fit(name, array, dtype)
 
     def read_batch(self, name: str, values: Sequence[Any], dtype: str | None) -> np.ndarray:
         """One tensor out of `values`, one a row. Raises InvalidArgumentError."""
@@ -116,7 +121,7 @@ class TensorReader:
         """None where the quick way does not lead; the slow one then knows why."""
         shape = _first_shape(value)
         arrays = _count_arrays(value, shape)
-        flat = _flatten(value, _letters_for(dtype)) if arrays else None
+        flat = flatten(value, _letters_for(dtype)) if arrays else None
         if flat is None or flat.size != prod(shape):
             return None
         self.arrays += arrays
@@ -133,12 +138,35 @@ class TensorReader:
             if any(not isinstance(item, JSON_ARRAY) for item in level):
                 _refuse_ragged(name)
             self.arrays += len(level)
-            lists = [list(array) for array in level]
+            lists = [_listed(array) for array in level]
             shape.append(len(lists[0]))
             if any(len(items) != shape[-1] for items in lists):
                 _refuse_ragged(name)
             level = lists[0] if len(lists) == 1 else list(itertools.chain.from_iterable(lists))
-        return _array_of(name, level, exact=_is_integer(dtype)).reshape(shape)
+        if dtype == STRING and all(isinstance(element, str) or is_binary(element) for element in level):
+            return _strings(name, level).reshape(shape)
+        return _array_of(name, level, exact=is_integer(dtype)).reshape(shape)
+
+
+def _listed(array: Any) -> list[Any]:
+    """The elements, made some at a time, because other threads run in between alone."""
+    elements: list[Any] = []
+    rest = iter(array)
+    while some := list(itertools.islice(rest, PIECE_ELEMENTS)):
+        elements += some
+    return elements
+
+
+def _pieces(elements: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(elements), PIECE_ELEMENTS):
+        yield elements[start : start + PIECE_ELEMENTS]
+
+
+def _converted(elements: list[Any], kind: Any) -> np.ndarray:
+    """A flat array of a type that holds all elements. Raises OverflowError."""
+    if len(elements) <= PIECE_ELEMENTS:
+        return np.array(elements, kind)
+    return np.concatenate([np.array(piece, kind) for piece in _pieces(elements)])
 
 
 def _refuse_ragged(name: str) -> NoReturn:
@@ -182,12 +210,13 @@ def _count_arrays(value: Any, shape: tuple[int, ...]) -> int:
 
 def _letters_for(dtype: str | None) -> tuple[_Letter, ...]:
     """Buffers to ask for in turn: integers must stay exact, and everything is a float to a float."""
-    if dtype is None or dtype in ("float64", "float32", "float16", "bfloat16"):
+    if dtype is None or dtype in FLOATS:
         return ("d",)
-    return () if dtype == "bool" else ("i", "u", "d")
+    return () if dtype in ("bool", STRING) else ("i", "u", "d")
 
 
-def _flatten(value: simdjson.Array, letters: tuple[_Letter, ...]) -> np.ndarray | None:
+def flatten(value: simdjson.Array, letters: tuple[_Letter, ...]) -> np.ndarray | None:
+    """All numbers of an array and of those in it, by the first buffer that holds them exactly; None if none does."""
     for letter in letters:
         try:
             buffer = value.as_buffer(of_type=letter)
@@ -204,36 +233,52 @@ def _flatten(value: simdjson.Array, letters: tuple[_Letter, ...]) -> np.ndarray 
     return None
 
 
-def _is_integer(dtype: str | None) -> bool:
-    return dtype is not None and dtype != "bfloat16" and STORAGE[dtype].kind in "iu"
+def is_integer(dtype: str | None) -> bool:
+    """Whether a model's type (None: not known) is of integers."""
+    return dtype is not None and dtype not in ("bfloat16", STRING) and STORAGE[dtype].kind in "iu"
 
 
 def _array_of(name: str, elements: list[Any], *, exact: bool) -> np.ndarray:
     """A flat array of numbers, booleans or bytes. With `exact`, decimals that are whole are integers among integers."""
-    kinds = set(map(type, elements))
+    kinds: set[type] = set()
+    for piece in _pieces(elements):
+        kinds.update(map(type, piece))
     if kinds <= {bool}:
-        return np.array(elements, np.bool_ if elements else np.float64)
+        return _converted(elements, np.bool_ if elements else np.float64)
     if kinds == {int}:
         return _integers(elements)
     if kinds <= {int, float}:
         if exact and kinds != {float} and all(type(one) is int or one.is_integer() for one in elements):
             return _integers([int(one) for one in elements])
         try:
-            return np.array(elements, np.float64)
+            return _converted(elements, np.float64)
         except OverflowError:
             refuse_inputs(f"{name!r} holds a number that no element type can hold")
     if kinds and all(is_binary(element) for element in elements):
-        strings = np.empty(len(elements), np.object_)
-        strings[:] = [decode_binary(name, element) for element in elements]
-        return strings
+        return _strings(name, elements)
     return _refuse_elements(name, kinds)
+
+
+def _strings(name: str, elements: list[Any]) -> np.ndarray:
+    """A flat array of `bytes` objects from texts and base64. Raises InvalidArgumentError."""
+    if len(elements) > MAX_STRINGS:
+        refuse_inputs(f"{name!r} has {len(elements)} strings, and a tensor of them {MAX_STRINGS} at the most")
+    strings = np.empty(len(elements), np.object_)
+    try:
+        strings[:] = [
+            element.encode() if isinstance(element, str) else decode_binary(name, element)
+            for element in elements
+        ]
+    except UnicodeEncodeError:
+        refuse_inputs(f"{name!r} holds text that is not Unicode")
+    return strings
 
 
 def _integers(elements: list[int]) -> np.ndarray:
     """int64, else uint64, else float64 (for a float model; an integer one refuses it)."""
     for kind in (np.int64, np.uint64):
         try:
-            return np.array(elements, kind)
+            return _converted(elements, kind)
         except OverflowError:
             continue
     return np.array([_to_float(element) for element in elements], np.float64)
@@ -261,9 +306,9 @@ def _refuse_elements(name: str, kinds: set[type]) -> NoReturn:
     refuse_inputs(f"{name!r} is ragged or not of numbers: it holds {' and '.join(found)}")
 
 
-def _fit(name: str, array: np.ndarray, dtype: str | None) -> np.ndarray:
+def fit(name: str, array: np.ndarray, dtype: str | None) -> np.ndarray:
     """Integers for an integer input: of its type, or refused. Anything else is left to the data plane's rules."""
-    if dtype is None or not _is_integer(dtype) or array.dtype.kind == "O":
+    if dtype is None or not is_integer(dtype) or array.dtype.kind == "O":
         return array
     target = STORAGE[dtype]
     limits = np.iinfo(target)
@@ -287,13 +332,37 @@ def _refuse_range(name: str, dtype: str) -> NoReturn:
 # ---- out
 
 
-def printable(output: OutputTensor) -> np.ndarray:
-    """The output in a type and a layout that JSON writers know: bfloat16 widened, C-contiguous."""
+def printable(output: OutputTensor, name: str = "") -> np.ndarray:
+    """The output in a type and a layout that JSON writers know: bfloat16 widened, C-contiguous; strings as what JSON
+    has for them."""
     array = output.array
+    if output.dtype == STRING:
+        return _printable_strings(name, array)
     if output.dtype == "bfloat16":
         # A bfloat16 is the upper half of the float32 of the same value.
         array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32).reshape(array.shape)
     return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+def _printable_strings(name: str, array: np.ndarray) -> np.ndarray:
+    """Objects: text where the bytes are UTF-8, else base64. By TensorFlow Serving's rule an output whose name ends in
+    `_bytes` is base64 whatever it holds."""
+    binary = name.endswith("_bytes")
+    values = np.empty(array.size, np.object_)
+    for index, string in enumerate(array.reshape(-1).tolist()):
+        values[index] = _base64(string) if binary else _text_or_base64(string)
+    return values.reshape(array.shape)
+
+
+def _text_or_base64(string: bytes) -> Any:
+    try:
+        return string.decode()
+    except UnicodeDecodeError:
+        return _base64(string)
+
+
+def _base64(string: bytes) -> dict[str, str]:
+    return {_BINARY: b64encode(string).decode()}
 
 
 def write(answer: Any) -> bytes:
@@ -322,9 +391,11 @@ def pieces_of(array: np.ndarray) -> Iterator[bytes]:
 
 
 def _scalar(value: Any) -> Any:
-    """orjson knows numpy's scalars, but not its arrays without dimensions."""
+    """orjson knows numpy's scalars, but neither its arrays without dimensions nor those of objects."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         return value[()]
+    if isinstance(value, np.ndarray) and value.dtype == np.object_:
+        return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import numpy as np
 import simdjson
 
 from common.errors import InvalidArgumentError, ResourceExhaustedError
@@ -57,7 +58,7 @@ class DocumentParser:
             root = _read_again(body, str(error))
         except MemoryError:
             raise ResourceExhaustedError("There is not enough memory to read the request's body") from None
-        return Document(root, body.count(b"["))
+        return Document(root, _count_brackets(body))
 
     def _read(self, body: bytes) -> Any:
         if len(body) > _KEEP_BYTES:
@@ -69,6 +70,13 @@ class DocumentParser:
             # is a RuntimeError, too, and will be one again.)
             self._shared = simdjson.Parser()
             return self._shared.parse(body)
+
+
+def _count_brackets(body: bytes) -> int:
+    """numpy compares many bytes at a time, which bytes.count does not."""
+    if len(body) < _RETRY_BYTES:
+        return body.count(b"[")
+    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord("[")))
 
 
 def _read_again(body: bytes, reason: str) -> Any:

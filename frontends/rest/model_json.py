@@ -29,6 +29,7 @@ _DATA_TYPES = {
     "bfloat16": "DT_BFLOAT16",
     "float32": "DT_FLOAT",
     "float64": "DT_DOUBLE",
+    "string": "DT_STRING",
 }
 """tensorflow/core/framework/types.proto."""
 

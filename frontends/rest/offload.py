@@ -22,6 +22,8 @@ _THREADS = 2
 """One body that takes seconds leaves a way for the others."""
 _SWITCH_S = 0.0005
 """How soon the loop gets the interpreter's lock back from Python code; Python's own value is ten times as long."""
+_PAUSE_S = 0.00002
+"""Long enough that the thread leaves its core; the system makes some 70 µs of it."""
 
 _Result = TypeVar("_Result")
 
@@ -31,6 +33,13 @@ def share_fairly() -> None:
     interpreter's lock no longer than it must, also when a thread makes so many objects that garbage is looked for."""
     sys.setswitchinterval(_SWITCH_S)
     spare_heap()
+
+
+def give_way() -> None:
+    """Called now and then by long work that is done in slices. Where the system has put this thread and the loop's on
+    one core, giving up the interpreter's lock alone would leave the loop waiting for its share of that core, which
+    comes after some milliseconds."""
+    time.sleep(_PAUSE_S)
 
 
 class Offload:

@@ -6,8 +6,8 @@
     {"inputs": {"a": [1, …], "b": [[2], …]}}   a whole tensor an input
     {"inputs": [[1, 2], …]}                    the tensor itself, for a model of one input
 
-`signature_name` may stand beside them; further members are ignored. Bytes, `{"b64": "…"}`, stand wherever a number
-does; for a model of one input they may be a bare value like a number.
+`signature_name` may stand beside them; further members are ignored. Bytes, `{"b64": "…"}`, and text, for an input of
+strings, stand wherever a number does; for a model of one input they may be a bare value like a number.
 """
 
 from collections.abc import Iterator, Mapping
@@ -70,9 +70,11 @@ def read_body(document: Document, signature: Signature) -> PredictBody:
 
 
 def _check_strings(tensors: Mapping[str, InputTensor], signature: Signature) -> None:
-    """Whether bytes came for inputs alone that can be images; which of these, and how, the data plane knows."""
+    """Whether bytes came for inputs alone that are strings or can be images; how, the data plane knows."""
     for spec in signature.inputs:
         tensor = tensors.get(spec.name)
+        if spec.dtype == STRING:
+            continue
         if tensor is not None and tensor.dtype == STRING and len(spec.shape) != _IMAGE_RANK:
             refuse_inputs(
                 f"{spec.name!r} takes numbers, and base64 stands for an image, for an input of 4 dimensions"
@@ -155,7 +157,7 @@ def _is_bare_binary(value: Any, types: Mapping[str, str]) -> bool:
 
 def write_answer(outputs: Mapping[str, OutputTensor], rows: bool) -> bytes:
     """The body of a successful answer. Raises InvalidArgumentError where the outputs cannot be split into rows."""
-    arrays = {name: printable(output) for name, output in outputs.items()}
+    arrays = {name: printable(output, name) for name, output in outputs.items()}
     if not rows:
         return write({"outputs": next(iter(arrays.values())) if len(arrays) == 1 else arrays})
     count = _count_rows(arrays)
@@ -171,7 +173,7 @@ def is_long_answer(outputs: Mapping[str, OutputTensor]) -> bool:
 
 def answer_pieces(outputs: Mapping[str, OutputTensor], rows: bool) -> Iterator[bytes]:
     """The same as write_answer gives, in pieces none of which takes long. Raises InvalidArgumentError."""
-    arrays = {name: printable(output) for name, output in outputs.items()}
+    arrays = {name: printable(output, name) for name, output in outputs.items()}
     if rows:
         count = _count_rows(arrays)
         yield b'{"predictions":'

@@ -38,15 +38,16 @@ _TEXT = {"type": "string"}
 SCHEMAS: dict[str, dict[str, Any]] = {
     "Error": _object({"error": {"type": "string", "minLength": 1}}),
     "Bytes": {
-        "description": "Bytes: a JPEG or PNG image for an input that takes images.",
+        "description": "Bytes: a JPEG or PNG image for an input that takes images, any for one that takes strings.",
         **_object({"b64": {"type": "string", "contentEncoding": "base64"}}),
     },
     "Tensor": {
-        "description": "A number, a boolean, bytes, or an array of tensors of one shape. NaN, Infinity and -Infinity "
-        "are read and written as these words.",
+        "description": "A number, a boolean, a text, bytes, or an array of tensors of one shape. NaN, Infinity and "
+        "-Infinity are read and written as these words.",
         "anyOf": [
             {"type": "number"},
             {"type": "boolean"},
+            _TEXT,
             reference("Bytes"),
             _list(_TENSOR),
         ],

@@ -23,8 +23,9 @@ from gunicorn.glogging import Logger
 
 from common.config import ServerConfig
 from common.log import FORMAT
-from common.process import die_with_parent
+from common.process import die_with_parent, spare_heap
 from frontends import unix_socket
+from frontends.rest.heads import install
 from frontends.rest.lifespan import LifespanApp, StartRuntime
 
 KEEP_ALIVE_S = 60
@@ -72,6 +73,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "worker_class": "asgi",
             "asgi_loop": "uvloop",
             "asgi_lifespan": "on",
+            "http_parser": "python",  # frontends.rest.heads
             "asgi_disconnect_grace_period": 0,
             "preload_app": False,
             "control_socket_disable": True,
@@ -137,6 +139,7 @@ def _log_plainly(config: ServerConfig) -> None:
 def run(config: ServerConfig, start: StartRuntime) -> int:
     """Serve until SIGTERM; the exit code. `start` is called in each worker."""
     die_with_parent(os.getppid())
+    install()
     _log_plainly(config)
     log = logging.getLogger("frontends.rest")
     try:
@@ -144,6 +147,8 @@ def run(config: ServerConfig, start: StartRuntime) -> int:
     except OSError as error:
         log.error("The REST frontend cannot start: %s", error)
         return 1
+    # Also so that no collection in a forked worker touches, and thereby copies, what it shares with this process.
+    spare_heap()
     try:
         _Server(config, start, [listener.detach() for listener in listeners]).run()
     except SystemExit as ended:

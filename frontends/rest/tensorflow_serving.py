@@ -14,13 +14,16 @@ from common.errors import NotFoundError
 from common.tensors import Signature
 from frontends.inference import check_classifiable, check_regressable, classify, read_examples, regress
 from frontends.interface import DataplaneInterface, InputTensor, Selector, Served
+from frontends.rest.body import Body, body_of
 from frontends.rest.content import Content, join
 from frontends.rest.examples_format import ExamplesBody, classes_pieces, read_examples_body, values_pieces
-from frontends.rest.json_text import DocumentParser
+from frontends.rest.json_text import Document, DocumentParser
+from frontends.rest.long_text import read_long
 from frontends.rest.model_json import metadata_document, status_document
-from frontends.rest.offload import LONG_BYTES, Offload
+from frontends.rest.offload import LONG_BYTES, Offload, give_way
 from frontends.rest.predict_format import answer_pieces, is_long_answer, read_body, write_answer
 from frontends.rest.routes import Target
+from frontends.rest.short_text import SHORT_BYTES, read_short
 
 _MAX_DIGITS = 18
 """Of a version: every number of so many digits is an int64."""
@@ -78,6 +81,13 @@ class _Parsers(threading.local):
 _parsers = _Parsers()
 
 
+def _parse(text: bytes) -> Document:
+    document = _parsers.parser.parse(text)
+    if len(text) > LONG_BYTES:
+        give_way()  # the longest step of all is over
+    return document
+
+
 class _Body(Protocol):
     """Reads a body's inputs for a version."""
 
@@ -124,22 +134,28 @@ class PredictResource(_Inference):
     """`POST …:predict`."""
 
     async def on_post(self, req: asgi.Request, resp: asgi.Response, target: Target) -> None:
-        """Predict. The deadline counts from the arrival of the request's head."""
+        """Predict, unless that was done before falcon was asked (see frontends.rest.app)."""
+        body = body_of(req)
+        outcome = body.outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        _answer(resp, await self.answer(body, target) if outcome is None else outcome)
+
+    async def answer(self, request: Body, target: Target) -> bytes:
+        """The text of the answer. The deadline counts from the arrival of the request's head."""
         deadline_ns = time.monotonic_ns() + self._timeout_ns
         selector = selector_of(target)
-        text = await self._content.read(req, deadline_ns)
+        text = await self._content.read(request, deadline_ns)
         body = _PredictText(text)
         build = await self._build(selector, body, len(text), deadline_ns)
         prediction = await self._dataplane.predict(selector, build, deadline_ns)
         try:
             outputs = prediction.outputs
             if is_long_answer(outputs):
-                answer = await join(answer_pieces(outputs, body.rows))
-            else:
-                answer = write_answer(outputs, body.rows)
+                return await join(answer_pieces(outputs, body.rows))
+            return write_answer(outputs, body.rows)
         finally:
             prediction.release()
-        _answer(resp, answer)
 
 
 class _PredictText:
@@ -154,7 +170,13 @@ class _PredictText:
 
     def read(self, signature: Signature) -> Mapping[str, InputTensor]:
         """See _Body."""
-        body = read_body(_parsers.parser.parse(self._text), signature)
+        short = read_short(self._text, signature) if len(self._text) <= SHORT_BYTES else None
+        if short is not None:
+            self.rows, inputs = short
+            return inputs
+        body = read_long(self._text, _parsers.parser, signature) if len(self._text) > LONG_BYTES else None
+        if body is None:
+            body = read_body(_parse(self._text), signature)
         self.rows = body.rows
         return body.inputs
 
@@ -166,7 +188,7 @@ class ClassifyResource(_Inference):
         """Classify."""
         deadline_ns = time.monotonic_ns() + self._timeout_ns
         selector = selector_of(target)
-        text = await self._content.read(req, deadline_ns)
+        text = await self._content.read(body_of(req), deadline_ns)
         body = _ExamplesText(text, check_classifiable)
         build = await self._build(selector, body, len(text), deadline_ns)
         prediction = await self._dataplane.predict(selector, build, deadline_ns)
@@ -184,7 +206,7 @@ class RegressResource(_Inference):
         """Regress."""
         deadline_ns = time.monotonic_ns() + self._timeout_ns
         selector = selector_of(target)
-        text = await self._content.read(req, deadline_ns)
+        text = await self._content.read(body_of(req), deadline_ns)
         body = _ExamplesText(text, check_regressable)
         build = await self._build(selector, body, len(text), deadline_ns)
         prediction = await self._dataplane.predict(selector, build, deadline_ns)
@@ -208,7 +230,7 @@ class _ExamplesText:
 
     def read(self, signature: Signature) -> Mapping[str, InputTensor]:
         """See _Body."""
-        body: ExamplesBody = read_examples_body(_parsers.parser.parse(self._text))
+        body: ExamplesBody = read_examples_body(_parse(self._text))
         self._check(signature)
         self.count = len(body.examples)
         return read_examples(signature, body.examples, body.context)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from openvino import opset13 as ops
 
-from common.tensors import STORAGE
+from common.dtypes import STORAGE
 from frontends.grpc.tensorflow_protos import types_pb2
 from tests.support import models
 from tests.support.clients import FIELDS, TYPES, GrpcClient, RestClient, predict_request, to_array, to_proto

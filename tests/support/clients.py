@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from common.tensors import STORAGE
+from common.dtypes import STORAGE
 from frontends.grpc.tensorflow_protos import (
     get_model_metadata_pb2,
     get_model_status_pb2,

@@ -22,6 +22,7 @@ from common import config
 from common.allocator import Allocator
 from common.arena import Segment
 from common.descriptors import DescriptorServer, socket_path
+from common.dtypes import STORAGE
 from common.link import Link, Verdict
 from common.messages import (
     Done,
@@ -40,7 +41,7 @@ from common.messages import (
     encode,
 )
 from common.process import this_process
-from common.tensors import STORAGE, Signature, TensorSpec
+from common.tensors import Signature, TensorSpec
 from common.transport import Router, Transport
 from tests.unit.workers.models import model_config
 

@@ -13,6 +13,7 @@ from broker.fleet import (
     PROOF_OF_LIFE_NS,
     RELIST_NS,
     RETRY_NS,
+    SETTLED_RELIST_NS,
     SILENCE_TIMEOUT_NS,
     Add,
     Fleet,
@@ -546,6 +547,7 @@ def test_programs_without_a_place_are_stopped_and_removed() -> None:
     h = settled()
     h.supervisord.programs["worker-CPU-99"] = SimProgram("RUNNING", ProcessId(1, 1))
     h.supervisord.programs["worker-CPU-98"] = SimProgram("FATAL")
+    h.now = h.fleet.next_deadline()
     h.settle(5)
     assert set(h.supervisord.programs) == {"worker-CPU-0"}
 
@@ -587,6 +589,7 @@ def test_commands_that_failed_are_given_again() -> None:
 
 def test_an_unreachable_supervisord_is_asked_again_soon() -> None:
     h = settled()
+    h.now = h.fleet.next_deadline()
     assert h.fleet.plan(h.now) == []
     h.fleet.unreachable(h.now)
     assert h.fleet.plan(h.now) is None
@@ -594,14 +597,43 @@ def test_an_unreachable_supervisord_is_asked_again_soon() -> None:
     assert h.fleet.plan(h.fleet.next_deadline()) == []
 
 
-def test_the_list_is_asked_for_each_second() -> None:
+def test_the_list_is_asked_for_each_second_until_every_worker_is_linked() -> None:
+    h = Harness(2)
+    h.round()
+    h.now = h.fleet.next_deadline()
+    h.round()
+    assert len(h.running()) == 2
+    assert h.fleet.next_deadline() == h.now + RELIST_NS
+    h.now = h.fleet.next_deadline()
+    one, other = h.fleet.posts.values()
+    assert one.process is not None
+    h.fleet.hello(one.slot.name, one.process, h.now)
+    assert h.round() == []
+    assert h.fleet.next_deadline() == h.now + RELIST_NS, "the other may end unseen"
+    assert other.process is not None
+    h.fleet.hello(other.slot.name, other.process, h.now)
+    h.now = h.fleet.next_deadline()
+    assert h.round() == []
+    assert h.fleet.next_deadline() == h.now + SETTLED_RELIST_NS
+
+
+def test_the_list_is_asked_for_at_once_when_something_has_changed() -> None:
     h = settled()
     h.now = h.fleet.next_deadline()
     assert h.round() == []
     assert h.round() is None
-    assert h.fleet.next_deadline() == h.now + RELIST_NS
     h.fleet.hurry(h.now)
     assert h.round() == []
+
+
+def test_nothing_is_due_while_supervisord_is_asked() -> None:
+    """Else the loop would turn without a pause until the answer comes."""
+    h = settled()
+    h.now = h.fleet.next_deadline()
+    assert h.fleet.plan(h.now) == []
+    assert h.fleet.next_deadline() > h.now + 1000 * SECOND
+    h.fleet.programs_seen(h.supervisord.listing(), h.now)
+    assert h.now < h.fleet.next_deadline() <= h.now + SETTLED_RELIST_NS
 
 
 # ---- a new broker

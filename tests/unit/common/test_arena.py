@@ -46,6 +46,38 @@ def test_all_memory_is_there_from_the_start(segment: Segment) -> None:
     assert os.fstat(segment.descriptor).st_blocks * 512 >= SIZE
 
 
+def test_memory_is_there_as_far_as_it_was_asked_for() -> None:
+    segment = Segment.create(SIZE, SIZE // 4)
+    assert os.fstat(segment.descriptor).st_size == SIZE
+    for backed in (SIZE // 4, SIZE // 2, SIZE):
+        segment.back(backed)
+        assert segment.backed == backed
+        assert os.fstat(segment.descriptor).st_blocks * 512 == backed
+    segment.back(1)
+    assert segment.backed == SIZE
+    segment.buffer[SIZE - 3 : SIZE] = b"end"
+    segment.close()
+
+
+def test_a_part_that_is_there_already_costs_nothing_and_loses_nothing() -> None:
+    segment = Segment.create(SIZE, SIZE // 4)
+    segment.buffer[:5] = b"start"
+    segment.back(SIZE)
+    assert segment.buffer[:5] == b"start"
+    with pytest.raises(PermissionError):
+        segment.back(SIZE + 1)
+    assert segment.backed == SIZE
+    segment.close()
+
+
+@pytest.mark.parametrize("size", [0, SIZE // 2, 2 * SIZE])
+def test_the_size_is_sealed_before_all_memory_is_there(size: int) -> None:
+    segment = Segment.create(SIZE, SIZE // 4)
+    with pytest.raises(PermissionError):
+        os.ftruncate(segment.descriptor, size)
+    segment.close()
+
+
 def test_the_descriptor_is_not_inherited(segment: Segment) -> None:
     assert fcntl.fcntl(segment.descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
 

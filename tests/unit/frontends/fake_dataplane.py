@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from common.config import ModelConfig
+from common.dtypes import STORAGE
 from common.errors import (
     DeadlineExceededError,
     InvalidArgumentError,
@@ -23,7 +24,7 @@ from common.errors import (
 )
 from common.messages import VersionId, VersionStatus
 from common.states import VersionState
-from common.tensors import STORAGE, Signature, TensorSpec
+from common.tensors import Signature, TensorSpec
 from frontends.checks import plan_layout
 from frontends.conversion import copy_into
 from frontends.images import ImageDecoder

@@ -39,13 +39,21 @@ from common.messages import (
     VersionId,
 )
 from common.process import this_process
-from frontends.broker_client import MAX_RECONFIGURATIONS, Answer, StaleVersionError
+from frontends.broker_client import _TICK_S, MAX_RECONFIGURATIONS, Answer, StaleVersionError
 from frontends.interface import Reconfiguration
 from frontends.memory import Block
 from tests.unit.frontends.scripted_broker import FIRST, Stage, catalogue, on_stage, status
 
 FAR = 1 << 62
 GONE = ProcessId(this_process().pid, 1)
+
+
+def due_in(stage: Stage) -> float:
+    """Seconds until the client looks by itself."""
+    timer = stage.client._timer
+    assert timer is not None
+    assert not timer.cancelled()
+    return timer.when() - asyncio.get_running_loop().time()
 
 
 def block_of(stage: Stage) -> Block:
@@ -82,6 +90,21 @@ async def test_the_hello_says_who_it_is(stage: Stage) -> None:
     hello = await stage.broker.greet()
     assert hello == FrontendHello("f1", this_process(), "grpc", False)
     await stage.until(lambda: stage.client.linked)
+
+
+@on_stage
+async def test_a_client_rests_only_while_it_is_linked_and_nothing_is_due(stage: Stage) -> None:
+    await stage.link()
+    await stage.until(lambda: due_in(stage) > _TICK_S)
+    task = begin(stage)
+    await asyncio.sleep(0)
+    assert due_in(stage) <= _TICK_S, "an answer is due"
+    submit = await stage.broker.next(Submit)
+    stage.broker.say(Completed(submit.id, ()))
+    await task
+    await stage.until(lambda: due_in(stage) > _TICK_S)
+    broker_ends(stage)
+    assert due_in(stage) <= _TICK_S, "a Hello without an answer is to be said again"
 
 
 @on_stage

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.allocator import ALIGNMENT
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
-from common.tensors import STORAGE, Signature, TensorSpec, byte_size
+from common.tensors import Signature, TensorSpec, byte_size
 from frontends.checks import check_names, check_shape, plan_layout
 from frontends.interface import InputTensor
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
-from common.tensors import STORAGE
 from frontends.conversion import CONVERTIBLE, check_convertible, copy_into
 
 _DTYPES = sorted(STORAGE)

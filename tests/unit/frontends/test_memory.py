@@ -49,6 +49,55 @@ def test_an_arena_without_room_is_none() -> None:
     assert memory.allocate(1) is not None
 
 
+def taken(memory: Memory) -> int:
+    """Bytes of memory that the arena has taken from the machine."""
+    return os.fstat(memory._arena.descriptor).st_blocks * 512
+
+
+def test_every_byte_that_is_lent_was_taken_before() -> None:
+    memory = make(64 * MB)
+    assert taken(memory) == 4 * MB
+    blocks = []
+    for size in (MB, 2 * MB, MB + 1, 30 * MB, 100):
+        block = memory.allocate(size)
+        assert block is not None
+        blocks.append(block)
+        assert taken(memory) >= block.offset + size
+    assert taken(memory) == 36 * MB
+    for block in blocks:
+        memory.free(block)
+    for _ in range(100):
+        block = memory.allocate(30 * MB)
+        assert block is not None
+        memory.free(block)
+    assert taken(memory) == 36 * MB, "what was taken is used again"
+
+
+def test_an_arena_that_cannot_grow_lends_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = make(64 * MB)
+    small = memory.allocate(MB)
+    monkeypatch.setattr(module, "available_memory", lambda: 70 * MB)
+    assert memory.allocate(30 * MB) is None
+    assert taken(memory) == 4 * MB
+    assert memory.used == MB
+    assert memory.allocate(6 * MB) is not None, "that much is there"
+    assert small is not None
+    memory.free(small)
+    assert memory.allocate(MB) is not None
+
+
+def test_an_arena_that_is_refused_memory_lends_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = make(64 * MB)
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    assert memory.allocate(5 * MB) is None
+    assert memory.used == 0
+    assert memory.allocate(3 * MB) is not None
+
+
 def test_descriptors_are_of_what_is_in_use() -> None:
     memory = make()
     block = large(memory, MB)

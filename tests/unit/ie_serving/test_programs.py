@@ -83,5 +83,6 @@ def test_odd_paths_reach_the_command_line_as_they_are() -> None:
 
 
 def test_working_directory_is_kept_out_of_the_path() -> None:
-    assert "environment" not in parsed(CONFIG)["supervisord"]
-    assert parsed(CONFIG, safe_path=True)["supervisord"]["environment"] == 'PYTHONSAFEPATH="1"'
+    assert "PYTHONSAFEPATH" not in parsed(CONFIG)["supervisord"]["environment"]
+    environment = parsed(CONFIG, safe_path=True)["supervisord"]["environment"]
+    assert environment == 'OPENBLAS_NUM_THREADS="1",PYTHONSAFEPATH="1"'

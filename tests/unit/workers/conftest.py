@@ -8,8 +8,10 @@ import pytest
 
 from common.allocator import Allocator
 from common.arena import Segment
+from common.dtypes import STORAGE
 from common.messages import OutputRef, RequestKey, TensorRef
-from common.tensors import STORAGE, Signature
+from common.strings import decode, encode_into, encoded_size
+from common.tensors import STRING, Signature
 from workers.binding import Binder
 from workers.engine import Array, MemoryId, Model, Run, RunResult
 
@@ -25,7 +27,12 @@ class Bench:
         self._number = 0
 
     def put(self, array: Array) -> TensorRef:
-        """Copy an input into the segment."""
+        """Copy an input into the segment; objects are strings."""
+        if array.dtype == np.object_:
+            size = encoded_size(array)
+            place = self.allocate(size)
+            encode_into(array, self.segment.view(place, (size,), np.dtype(np.uint8)).data)
+            return TensorRef(place, array.shape)
         offset = self.allocate(array.nbytes)
         self.segment.view(offset, array.shape, array.dtype)[...] = array
         return TensorRef(offset, array.shape)
@@ -89,6 +96,9 @@ def outputs_of(model: Model, run: Run, result: RunResult) -> list[Array]:
             outputs.append(place.copy())
         else:
             assert data is not None
+            if spec.dtype == STRING:
+                outputs.append(decode(memoryview(data), shape).to_array())
+                continue
             outputs.append(np.frombuffer(data, STORAGE[spec.dtype]).reshape(shape))
     return outputs
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from common.arena import Segment
 from common.messages import OutputRef, TensorRef
+from common.strings import StringTensor
 from common.tensors import Signature, TensorSpec
 from workers.binding import BadReferenceError, Binder
 from workers.engine import MemoryId
@@ -67,6 +68,7 @@ def test_nothing_lies_outside(segment: Segment, offset: int, rows: int) -> None:
 def test_a_view_keeps_its_memory_mapped() -> None:
     segment = Segment.create(SIZE)
     (x,) = Binder(SIGNATURE).inputs(segment, (TensorRef(0, (2, 2)),))
+    assert isinstance(x, np.ndarray)
     part = x[1:]
     del x
     with pytest.raises(BufferError):
@@ -111,3 +113,78 @@ def test_a_bounded_number_of_places_is_kept(segment: Segment) -> None:
     for number in range(1000):
         binder.bind(MemoryId(f"f{number}", 0), segment, PLACE, ROOM)
     assert first() is None
+
+
+STRINGS = Signature((TensorSpec("s", "string", (-1,)),), (TensorSpec("t", "string", (2,)),))
+
+
+def write_strings(segment: Segment, offset: int, offsets: list[int], symbols: bytes = b"") -> None:
+    data = np.array(offsets, np.int64).tobytes() + symbols
+    segment.buffer[offset : offset + len(data)] = data
+
+
+def test_strings_are_bound_anew_for_each_request(segment: Segment) -> None:
+    binder = Binder(STRINGS)
+    place, room = (TensorRef(64, (2,)),), (OutputRef(0, 0),)
+    for values in ([b"ab", b"c"], [b"", b"defg"]):
+        write_strings(segment, 64, [0, len(values[0]), sum(map(len, values))], b"".join(values))
+        binding = binder.bind(MemoryId("f", 0), segment, place, room)
+        (found,) = binding.inputs
+        assert isinstance(found, StringTensor)
+        assert found.to_array().tolist() == values
+        assert binding.outputs == [None]
+        assert not binder._kept
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "offsets"),
+    [
+        (-8, (1,), []),
+        (64, (1, 1), [0, 0]),
+        (64, (-1,), [0]),
+        (64, (1 << 62,), [0, 0]),
+        (SIZE - 8, (1,), [0]),
+        (SIZE, (0,), []),
+        (SIZE + 8, (0,), []),
+        (1 << 65, (0,), []),
+        (64, (1,), [0, SIZE - 64 - 16 + 1]),
+        (64, (1,), [0, 1 << 62]),
+        (64, (2,), [0, 5, 4]),
+        (64, (1,), [-5, 0]),
+        (64, (1,), [3, 4]),
+    ],
+)
+def test_strings_that_are_not_where_they_are_said_to_be(
+    segment: Segment, offset: int, shape: tuple[int, ...], offsets: list[int]
+) -> None:
+    if offsets:
+        write_strings(segment, offset, offsets)
+    with pytest.raises(BadReferenceError):
+        Binder(STRINGS).inputs(segment, (TensorRef(offset, shape),))
+
+
+@given(
+    st.integers(-16, SIZE + 16), st.integers(-1, 4), st.lists(st.integers(-3, SIZE), min_size=5, max_size=5)
+)
+def test_no_string_lies_outside_its_segment(
+    segment: Segment, offset: int, count: int, offsets: list[int]
+) -> None:
+    if 0 <= offset <= SIZE - 40:
+        write_strings(segment, offset, offsets)
+    try:
+        (found,) = Binder(STRINGS).inputs(segment, (TensorRef(offset, (count,)),))
+    except BadReferenceError:
+        return
+    assert offset + found.nbytes <= SIZE
+
+
+def test_strings_keep_their_memory_mapped() -> None:
+    segment = Segment.create(SIZE)
+    write_strings(segment, 0, [0, 3], b"abc")
+    (found,) = Binder(STRINGS).inputs(segment, (TensorRef(0, (1,)),))
+    with pytest.raises(BufferError):
+        segment.close()
+    assert isinstance(found, StringTensor)
+    assert found.to_array().tolist() == [b"abc"]
+    del found
+    segment.close()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from common.arena import Segment
+from common.dtypes import STORAGE
 from common.errors import Code
-from common.tensors import STORAGE, TensorSpec
+from common.tensors import TensorSpec
 from tests.unit.workers.conftest import MEMORY, Bench
 from tests.unit.workers.models import TYPES, Tensors, fake_copies, model_config, openvino_copies
 from workers.engine import Array, Binding, Engine, LoadError, MemoryId, Model, Run, RunResult, VariableModel

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.messages import Execute, RequestKey, VersionId
+from tests.support.work import lines_executed
 from workers.queue import RunQueue
 
 A, B = VersionId("a", 1), VersionId("b", 1)
@@ -135,3 +136,52 @@ def test_never_more_than_nireq_and_nothing_is_lost(steps: list[tuple[str, int]])
             assert sum(entry.version == version for entry in running) <= limit
         for name in ("f0", "f1", "f2"):
             assert queue.is_running(name) == any(entry.key.frontend == name for entry in running)
+
+
+@given(st.lists(st.tuples(st.sampled_from("aaanfd"), st.integers(0, 2)), max_size=60))
+def test_the_oldest_that_may_run_is_next(steps: list[tuple[str, int]]) -> None:
+    queue = RunQueue()
+    limits = {A: 2, B: 1}
+    for version, limit in limits.items():
+        queue.add(version, limit)
+    running, waiting = list[Execute](), list[Execute]()
+    for number, (step, pick) in enumerate(steps):
+        if step == "a":
+            waiting.append(request(number, (A, B)[pick % 2], f"f{pick}"))
+            queue.push(waiting[-1])
+        elif step == "n":
+            full = {
+                version for version in limits if sum(e.version == version for e in running) == limits[version]
+            }
+            due = [entry for entry in waiting if entry.version not in full][:1]
+            running += due
+            waiting = [entry for entry in waiting if entry not in due]
+            assert queue.next() is (due[0] if due else None)
+        elif step == "f" and running:
+            queue.finish(running.pop(pick % len(running)).key)
+        elif step == "d":
+            for entry in queue.drop(f"f{pick}"):
+                queue.finish(entry.key)
+                waiting.remove(entry)
+        assert queue.running_versions() == {entry.version for entry in running}
+
+
+def work_among(versions: int) -> int:
+    """Lines executed for a few requests of one version among so many."""
+    queue = RunQueue()
+    for number in range(versions):
+        queue.add(VersionId("other", number + 1), 1)
+    queue.add(A, 2)
+
+    def serve() -> None:
+        for number in range(4):
+            queue.push(request(number))
+        while started(queue):
+            queue.running_versions()
+            queue.finish(queue.in_hand()[0][0])
+
+    return lines_executed(serve)
+
+
+def test_the_versions_that_are_not_asked_cost_nothing() -> None:
+    assert work_among(1000) == work_among(1)

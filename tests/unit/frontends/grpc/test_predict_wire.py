@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from common.tensors import STORAGE
+from common.dtypes import STORAGE
 from frontends.grpc import predict_reader as module
 from frontends.grpc.predict_reader import MAX_FORM_BYTES, MAX_FORMS, PredictReader
 from frontends.grpc.predict_wire import MAX_INPUTS, elements_offset, walk

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
-from common.tensors import STORAGE
+from common.strings import MAX_STRINGS
 from frontends.grpc.tensorflow_protos import predict_pb2, tensor_pb2, types_pb2
 from frontends.grpc.wire import (
     DATA_TYPES,
     MAX_DIMENSIONS,
-    MAX_STRINGS,
     output_buffers,
     read_tensor,
     shape_proto,
@@ -58,8 +58,8 @@ def _refusal(proto: Any) -> str:
     return caught.value.message
 
 
-def test_every_storage_type_has_a_data_type() -> None:
-    assert set(DATA_TYPES) == set(STORAGE)
+def test_every_element_type_has_a_data_type() -> None:
+    assert set(DATA_TYPES) == {*STORAGE, STRING}
 
 
 @st.composite

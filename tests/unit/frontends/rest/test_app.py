@@ -13,6 +13,7 @@ from falcon import testing
 from google.protobuf import json_format
 
 from common.config import ServerConfig
+from common.dtypes import STORAGE
 from common.errors import (
     INTERNAL_TEXT,
     Code,
@@ -27,7 +28,7 @@ from common.errors import (
 )
 from common.messages import VersionId
 from common.states import VersionState
-from common.tensors import STORAGE, Signature, TensorSpec
+from common.tensors import Signature, TensorSpec
 from frontends.grpc import tensorflow_protos as protos
 from frontends.interface import Reconfiguration, Served
 from frontends.rest.app import RestApp, create_app

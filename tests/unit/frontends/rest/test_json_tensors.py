@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from common.dtypes import STORAGE
 from common.errors import InvalidArgumentError
-from common.tensors import STORAGE, Signature, TensorSpec
+from common.tensors import Signature, TensorSpec
 from frontends.interface import STRING, OutputTensor
 from frontends.rest.json_tensors import MAX_RANK, PIECE_ELEMENTS, pieces_of, printable, write
 from frontends.rest.json_text import DocumentParser
