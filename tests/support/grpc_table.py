@@ -14,10 +14,12 @@ import uvloop
 from common.errors import NotFoundError
 from frontends.grpc.calls import Call, Reply, Stream, Table, Unary
 from frontends.grpc.listening import Listening, Tls
+from frontends.memory import Memory
 from tests.support.server import HOST
 
 MESSAGE_BYTES = 1 << 20
 TIMEOUT_S = 20.0
+_ARENA_BYTES = 8 << 20
 
 Result = TypeVar("Result")
 
@@ -135,6 +137,10 @@ class TableServer:
     ) -> None:
         self._make = (transport, message_bytes, make)
         self._tls = tls
+        self.memory = Memory(_ARENA_BYTES, _ARENA_BYTES)
+        """Where the native transport receives large messages."""
+        if transport == "native":
+            make.setdefault("room", self.memory)
         self.port = 0
         self.methods: Methods
         self.transport: Any

@@ -20,6 +20,8 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 _KEPT = 64
 _LONGEST_KEPT = 1024
 """Bytes of a block whose meaning is kept."""
+_LARGEST_KEPT = 4096
+"""Of its headers: a byte can stand for an entry of 4 KB of the table, again and again."""
 
 
 class BlockReader(Generic[Meaning]):
@@ -37,7 +39,7 @@ class BlockReader(Generic[Meaning]):
             return kept
         headers, changed = self._decode(block)
         meaning = self._understand(headers)
-        if not changed and len(block) <= _LONGEST_KEPT:
+        if not changed and len(block) <= _LONGEST_KEPT and _size(headers) <= _LARGEST_KEPT:
             if len(self._kept) >= _KEPT:
                 self._kept.clear()
             self._kept[block] = meaning
@@ -64,6 +66,10 @@ class BlockReader(Generic[Meaning]):
         if changed:
             self._kept.clear()
         return headers, changed
+
+
+def _size(headers: Headers) -> int:
+    return sum(len(name) + len(value) for name, value in headers)
 
 
 def literal(name: bytes, value: bytes) -> bytes:

@@ -38,6 +38,7 @@ def undisturbed(request: pytest.FixtureRequest) -> Iterator[None]:
     assert witness(b"undisturbed", timeout=TIMEOUT_S) == b"undisturbed"
     until(lambda: running.methods.waiting == 0, "no handler runs any more")
     until(lambda: running.methods.lent == 0, "no answer is held any more")
+    until(lambda: running.memory.used == 0, "no shared memory is lent any more")
     until(lambda: running.transport._shared.budget.used == 0, "no message is counted any more")
 
 

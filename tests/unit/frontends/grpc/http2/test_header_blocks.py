@@ -82,6 +82,15 @@ def test_few_bytes_that_stand_for_many_end_the_connection() -> None:
     assert raised.value.code == ErrorCode.ENHANCE_YOUR_CALM
 
 
+def test_what_is_kept_of_blocks_is_small_however_much_they_stand_for() -> None:
+    reader, big = _reader(), bytes(3000)
+    reader.read(b"\x40\x01x" + b"\x7f" + bytes([(3000 - 127) & 0x7F | 0x80, (3000 - 127) >> 7]) + big)
+    for count in range(1, 20):
+        assert len(reader.read(b"\xbe" * count)) == count
+    kept = sum(len(name) + len(value) for headers in reader._kept.values() for name, value in headers)
+    assert 0 < kept <= 64 * 4096
+
+
 @given(st.binary(max_size=40), st.binary(max_size=700))
 def test_our_headers_can_be_read(name: bytes, value: bytes) -> None:
     assert list(Decoder().decode(literal(name, value), raw=True)) == [(name, value)]
