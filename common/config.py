@@ -27,7 +27,7 @@ DEFAULT_MODEL_CACHE_MB = 10_240
 
 Transport: TypeAlias = Literal["grpcio", "native"]
 TRANSPORTS: tuple[Transport, ...] = ("grpcio", "native")
-DEFAULT_TRANSPORT: Transport = "grpcio"
+DEFAULT_TRANSPORT: Transport = "native"
 
 
 class VersionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

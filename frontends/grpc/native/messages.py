@@ -25,6 +25,11 @@ TOO_MANY = f"The call has sent more than {MOST_WAITING} messages that were not t
 _GZIP_BYTES = 18
 """Of its header and trailer; there is none shorter."""
 
+_FIRST_BYTES = 1 << 20
+"""Of a message that is announced, count against the budget at once."""
+_AHEAD = 4
+"""So many times what has come counts, up to the message's length: large messages are refused early rather than late."""
+
 _ALIGNMENT = 64
 _BYTES = np.dtype(np.uint8)
 
@@ -116,10 +121,21 @@ class MessageReader:
         return None if self._target is None else self._target[self._filled :]
 
     def filled(self, size: int) -> Message | None:
-        """So many bytes were received into `room`; the message if it is complete."""
+        """So many bytes were received into `room`; the message if it is complete. Raises ResourceExhaustedError."""
         self._filled += size
         assert self._target is not None
+        self._count(len(self._target))
         return self._complete() if self._filled == len(self._target) else None
+
+    def _count(self, length: int) -> None:
+        """Take of the budget what may soon be needed, not what is only announced: nobody can keep others out by that.
+
+        Raises ResourceExhaustedError.
+        """
+        wanted = min(length, max(_FIRST_BYTES, _AHEAD * self._filled))
+        if wanted > self.counted:
+            self._budget.take(wanted - self.counted)
+            self.counted = wanted
 
     def read(self, piece: memoryview) -> list[Message]:
         """The messages that `piece` completes. Raises InvalidArgumentError, ResourceExhaustedError."""
@@ -178,8 +194,8 @@ class MessageReader:
             raise InvalidArgumentError("A message's first byte says whether it is compressed: 0 or 1")
         if length > self._limit:
             raise ResourceExhaustedError(f"Received message larger than max ({length} vs. {self._limit})")
-        self._budget.take(length)
-        self.counted, self._compressed, self._filled = length, bool(flag), 0
+        self._compressed, self._filled = bool(flag), 0
+        self._count(length)
         if length >= IN_PLACE_BYTES and not flag and self._room is not None:
             self.block = self._room.receive(length + _ALIGNMENT)
         if self.block is None:

@@ -302,9 +302,16 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         room = call.reader.room()
         assert room is not None
         piece = room[:size]
-        complete = call.reader.filled(size)
+        refused: ServingError | None = None
+        try:
+            complete = call.reader.filled(size)
+        except ServingError as error:
+            complete, refused = None, error
         self._placed = [] if complete is None else [complete]
         self._connection.filled(piece, now)
+        self._placed = None
+        if refused is not None:
+            self._refuse(call, refused)
 
     def _admit(self, call: NativeCall, messages: list[Message], size: int, *, ended: bool) -> None:
         """Messages have come whole, and perhaps the end of the request."""

@@ -104,6 +104,22 @@ def test_a_message_that_is_too_long_is_refused_by_its_prefix() -> None:
         reader.read(memoryview(PREFIX.pack(0, 11)))
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_has_come_counts_not_what_is_announced(in_place: bool) -> None:
+    budget = Budget(10 << 20)
+    one, other = (MessageReader(1 << 30, budget, None, None) for _ in range(2))
+    for reader in (one, other):
+        reader.read(memoryview(PREFIX.pack(0, 100 << 20)))
+    assert budget.used == 2 << 20
+    one.read(memoryview(bytes(2 << 20)))
+    assert budget.used == 9 << 20
+    with pytest.raises(ResourceExhaustedError, match="takes 10485760 at once"):
+        other.filled(1 << 20) if in_place else other.read(memoryview(bytes(1 << 20)))
+    other.drop()
+    one.drop()
+    assert budget.used == 0
+
+
 def test_messages_beyond_the_budget_are_refused_and_cost_nothing() -> None:
     budget = Budget(100)
     one, other = (MessageReader(_LIMIT, budget, None, None) for _ in range(2))
