@@ -50,7 +50,6 @@ from frontends.catalogue import CatalogueView
 from frontends.interface import Reconfiguration
 from frontends.ledger import Ledger
 from frontends.memory import Block, Memory
-from frontends.pacing import GATHER_S, Pacing
 
 _logger = logging.getLogger("frontends")
 
@@ -124,7 +123,6 @@ class BrokerClient:
         self._last_reconfiguration = 0
         self._outgoing: list[Message] = []
         self._flush_due: asyncio.Handle | None = None
-        self._pacing = Pacing()
         self._listening = False
         self._catalogue: CatalogueView | None = None
         self._catalogue_waiters: list[asyncio.Future[None]] = []
@@ -250,13 +248,9 @@ class BrokerClient:
         return FrontendHello(self.name, self._process, self._kind, self._listening, requests, abandoned)
 
     def _post(self, message: Message) -> None:
-        """Have a message sent, with all others of this round of the loop, or with those that `Pacing` gathers."""
+        """Have a message sent, with all others of this round of the loop."""
         self._outgoing.append(message)
-        if self._flush_due is not None:
-            return
-        if type(message) is Submit and self._pacing.gathers(self.ledger.outstanding):
-            self._flush_due = self._loop.call_later(GATHER_S, self._flush)
-        else:
+        if self._flush_due is None:
             self._flush_due = self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -308,12 +302,8 @@ class BrokerClient:
 
     def _on_input(self) -> None:
         now = time.monotonic_ns()
-        before = self.ledger.outstanding
         for message, frames in self._link.drain(now):
             self._receive(message, frames)
-        answered = self.ledger.outstanding < before
-        if answered and self._outgoing and not self._pacing.gathers(self.ledger.outstanding):
-            self._loop.call_soon(self._flush)
         self._follow_changes(now)
         dealer = self._link.dealer
         if dealer is not None and dealer.left:
@@ -325,7 +315,6 @@ class BrokerClient:
 
     def _receive(self, message: Message, frames: tuple[bytes, ...]) -> None:
         if isinstance(message, Completed):
-            self._pacing.answered(message.timing.inferring)
             self._completed(message, frames)
         elif isinstance(message, Catalogue):
             self._take_catalogue(message)

@@ -36,8 +36,6 @@ class Ledger:
     def __init__(self) -> None:
         self.entries: dict[int, Entry] = {}
         self._last_id = 0
-        self.outstanding = 0
-        """Entries that a broker has seen."""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -56,17 +54,12 @@ class Ledger:
         entry = self.entries.get(id_)
         if entry is None:
             return False
-        if not entry.sent_at:
-            self.outstanding += 1
         entry.sent_at = now
         return True
 
     def close(self, id_: int) -> Entry | None:
         """Completed, Released or Stale has come: the block is free. None for a request that is gone."""
-        entry = self.entries.pop(id_, None)
-        if entry is not None and entry.sent_at:
-            self.outstanding -= 1
-        return entry
+        return self.entries.pop(id_, None)
 
     def abandon(self, id_: int) -> bool:
         """Nobody waits for the answer. Whether the block is free at once, because no broker has ever seen it."""

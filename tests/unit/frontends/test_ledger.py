@@ -62,20 +62,6 @@ def test_a_request_that_is_gone_must_not_be_sent() -> None:
     assert made.sent(1, NOW) is False
 
 
-def test_outstanding_counts_what_a_broker_has_seen() -> None:
-    made = ledger(1, 2, unsent=(3,))
-    assert made.outstanding == 2
-    made.sent(2, NOW + 1)
-    assert made.outstanding == 2
-    made.sent(3, NOW)
-    made.close(1)
-    made.abandon(2)
-    assert made.outstanding == 2
-    made.close(2)
-    made.close(3)
-    assert made.outstanding == 0
-
-
 def test_a_hello_lists_what_is_wanted_and_what_is_not_and_leaves_out_what_was_never_sent() -> None:
     made = ledger(1, 2, 3, unsent=(4,))
     made.abandon(2)
