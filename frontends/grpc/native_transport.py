@@ -9,7 +9,8 @@ from frontends.grpc.calls import Table
 from frontends.grpc.http2.limits import Limits
 from frontends.grpc.listening import Listening
 from frontends.grpc.native.messages import Budget, Room
-from frontends.grpc.native.protocol import GrpcProtocol, Patience, Shared
+from frontends.grpc.native.protocol import GrpcProtocol
+from frontends.grpc.native.shared import Patience, Shared
 
 SWEEP_S = 0.25
 """Between two looks at deadlines and at clients that take too long."""

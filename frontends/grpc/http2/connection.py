@@ -14,6 +14,7 @@ and are bounded (`Limits.header_block_bytes`).
 from typing import Generic, Protocol, TypeVar
 
 from frontends.grpc.http2 import frames as f
+from frontends.grpc.http2.controls import apply_setting, check_control, unpadded
 from frontends.grpc.http2.frames import ConnectionFault, ErrorCode, StreamFault
 from frontends.grpc.http2.header_blocks import BlockReader, Headers
 from frontends.grpc.http2.limits import CONTROL_FRAMES_A_SECOND, RESETS_A_SECOND, Bucket, Limits
@@ -262,7 +263,7 @@ class Connection(Generic[Request]):
             self._handler.data(stream, piece, ended=ended)
 
     def _read_padded_data(self, flags: int, number: int, payload: memoryview) -> None:
-        data = _unpadded(flags, payload)
+        data = unpadded(flags, payload)
         self._begin_data(number, len(payload), len(data), bool(flags & f.END_STREAM))
         if data:
             self._take_payload(data)
@@ -270,7 +271,7 @@ class Connection(Generic[Request]):
     # ---- headers
 
     def _read_headers(self, flags: int, number: int, payload: memoryview) -> None:
-        block = _unpadded(flags, payload)
+        block = unpadded(flags, payload)
         if flags & f.PRIORITY_FLAG:
             if len(block) < 5:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
@@ -363,62 +364,16 @@ class Connection(Generic[Request]):
         self._handler.reset(stream)
 
     def _read_other(self, kind: int, flags: int, number: int, payload: memoryview) -> None:
-        if kind == f.SETTINGS:
-            self._read_settings(flags, number, payload)
-        elif kind == f.PING:
-            self._read_ping(flags, number, payload)
-        elif kind == f.PRIORITY:
-            if not number:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY of no stream")
-            if len(payload) != 5:
-                raise StreamFault(number, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has five bytes")
-        elif kind == f.GOAWAY:
-            # The client opens no more streams; those that are open are answered still.
-            if number:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY of a stream")
-            if len(payload) < 8:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY has eight bytes at least")
-        elif kind == f.PUSH_PROMISE:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client does not push")
-
-    def _read_settings(self, flags: int, number: int, payload: memoryview) -> None:
-        if number:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS of a stream")
-        if len(payload) % 6 or (flags & f.ACK and payload):
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong length")
-        if flags & f.ACK:
-            return
-        self.greeted = True
-        for setting, value in f.read_settings(payload):
-            self._apply(setting, value)
-        self._answer_control(f.SETTINGS_ACK)
-        self.sender.pump()
-
-    def _apply(self, setting: int, value: int) -> None:
-        if setting == f.INITIAL_WINDOW_SIZE:
-            if value > f.MAX_WINDOW:
-                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
-            change = value - self.sender.initial_window
-            self.sender.initial_window = value
-            for stream in self.streams.values():
-                stream.send_window += change
-                if stream.send_window > f.MAX_WINDOW:
-                    raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
-        elif setting == f.MAX_FRAME_SIZE:
-            if not f.DEFAULT_MAX_FRAME <= value <= f.LARGEST_MAX_FRAME:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of its range")
-            self.sender.max_frame = value
-        elif setting == f.ENABLE_PUSH and value > 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
-
-    def _read_ping(self, flags: int, number: int, payload: memoryview) -> None:
-        if number:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING of a stream")
-        if len(payload) != 8:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING has eight bytes")
-        if flags & f.ACK:
+        check_control(kind, flags, number, payload)
+        if kind == f.SETTINGS and not flags & f.ACK:
+            self.greeted = True
+            for setting, value in f.read_settings(payload):
+                apply_setting(self.sender, self.streams.values(), setting, value)
+            self._answer_control(f.SETTINGS_ACK)
+            self.sender.pump()
+        elif kind == f.PING and flags & f.ACK:
             self._handler.pinged(bytes(payload))
-        else:
+        elif kind == f.PING:
             self._answer_control(f.ping(bytes(payload), ack=True))
 
     def _answer_control(self, frame: bytes) -> None:
@@ -554,14 +509,3 @@ class Connection(Generic[Request]):
         self.closed = True
         self.fault = fault.text
         self.sender.put(f.goaway(self.last_stream, fault.code, fault.text))
-
-
-def _unpadded(flags: int, payload: memoryview) -> memoryview:
-    if not flags & f.PADDED:
-        return payload
-    if not payload:
-        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "no room for the length of the padding")
-    padding = payload[0]
-    if padding >= len(payload):
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the padding is longer than the frame")
-    return payload[1 : len(payload) - padding]

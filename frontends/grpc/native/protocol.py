@@ -14,7 +14,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
 
 from common.errors import (
@@ -24,39 +23,25 @@ from common.errors import (
     ResourceExhaustedError,
     ServingError,
 )
-from frontends.grpc.calls import Method, Reply, Unary
+from frontends.grpc.calls import Reply, Unary
 from frontends.grpc.errors import STATUS, status_of
 from frontends.grpc.http2.connection import Connection
 from frontends.grpc.http2.frames import ErrorCode
 from frontends.grpc.http2.header_blocks import Headers
-from frontends.grpc.http2.limits import Limits
 from frontends.grpc.http2.sending import Buffer
 from frontends.grpc.http2.streams import Stream
 from frontends.grpc.native import replies
 from frontends.grpc.native.calls import NativeCall
 from frontends.grpc.native.head import UNIMPLEMENTED, Head, understand
-from frontends.grpc.native.messages import (
-    IN_PLACE_BYTES,
-    MOST_WAITING,
-    TOO_MANY,
-    Budget,
-    Message,
-    MessageReader,
-    Room,
-    unpack,
-    unpacked_size,
-)
+from frontends.grpc.native.intake import Intake
+from frontends.grpc.native.messages import IN_PLACE_BYTES, Message
+from frontends.grpc.native.shared import Shared
 
 JOINED_BYTES = 32_768
 """Output up to this length is joined before it is written; longer output is written in its parts."""
 
-STAGING_BYTES = 262_144
-
 MIN_IN_PLACE_BYTES = 16_384
 """What must be left of a frame for the next bytes to be received in place: fewer are copied with less effort."""
-
-UNPACK_ASIDE_BYTES = 4096
-"""Compressed messages from this length on are unpacked by a thread."""
 
 _OVERDUE = DeadlineExceededError("The deadline passed before the answer was there")
 _MAX_REPLY = 2**32 - 1
@@ -66,41 +51,6 @@ _DRAIN = b"draining"
 _KEEP_ALIVE = b"are you?"
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a connection is waited for, in seconds."""
-
-    greeting_s: float = 10.0
-    """For the preface and settings."""
-    stall_s: float = 30.0
-    """For the rest of a frame that has begun, for progress of a body, for a client that does not read."""
-    slowest_bytes_s: int = 1024
-    """Bytes a second that a body must have come with after `stall_s`, on average."""
-    keep_alive_s: float = 120.0
-    """Of silence, then the client is asked whether it is there."""
-    answer_s: float = 20.0
-    """For its answer."""
-    idle_s: float = 3600.0
-    """Without a call, then the connection is ended in an orderly way."""
-
-
-@dataclass(slots=True)
-class Shared:
-    """What all connections of a server share."""
-
-    methods: dict[bytes, Method]
-    message_bytes: int
-    budget: Budget
-    room: Room | None = None
-    limits: Limits = field(default_factory=Limits)
-    patience: Patience = field(default_factory=Patience)
-    most_connections: int = 4096
-    connections: set[GrpcProtocol] = field(default_factory=set)
-    staging: memoryview = field(default_factory=lambda: memoryview(bytearray(STAGING_BYTES)))
-    ended: Callable[[], None] = lambda: None
-    """Called when a connection has gone."""
-
-
 class GrpcProtocol(asyncio.BufferedProtocol):
     """One connection; see the module's text."""
 
@@ -108,6 +58,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         self._shared = shared
         self._loop = asyncio.get_running_loop()
         self._connection: Connection[Head] = Connection(self, shared.limits)
+        self._intake = Intake(shared, self._connection, self._begin_message, self._refuse, self._flush_soon)
         self._transport: Any = None
         self._paused_since = 0
         """When the socket stopped taking bytes; 0 while it takes them."""
@@ -115,8 +66,6 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         """Whether nothing is read, because requests that are read would add to what waits to be written."""
         self._in_place: NativeCall | None = None
         """The call whose message is being received in place."""
-        self._placed: list[Message] | None = None
-        """What the bytes that were just received in place have completed."""
         self._flush_due = False
         self._receiving = False
         self._lost = False
@@ -189,7 +138,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         self._receiving = True
         call, self._in_place = self._in_place, None
         if call is not None:
-            self._filled(call, size, now)
+            self._intake.filled(call, size, now)
         else:
             self._connection.receive(self._shared.staging[:size], now)
         self._receiving = False
@@ -223,11 +172,11 @@ class GrpcProtocol(asyncio.BufferedProtocol):
             self._connection.abort(stream, ErrorCode.PROTOCOL_ERROR)
             return
         stream.content_left = request.content_length
-        call = stream.call = NativeCall(self, stream, request, method, time.monotonic_ns())
+        call = stream.call = NativeCall(self._intake, stream, request, method, time.monotonic_ns())
         self._last_call = call.began
         if not isinstance(method, Unary):
             call.ended = ended
-            call.reader = self._reader(call)
+            call.reader = self._intake.reader(call)
             self._begin(call, self._serve_stream(call))
         elif ended:
             self._refuse(call, InvalidArgumentError("The call has one message, and none came"))
@@ -246,7 +195,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         ):
             self._begin(call, self._serve_unary(call, memoryview(bytes(piece[5:]))))
         else:
-            self._read(call, piece, ended=ended)
+            self._intake.read(call, piece, self._heard, ended=ended)
 
     def reset(self, stream: Stream) -> None:
         """See Handler."""
@@ -271,129 +220,21 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         if payload == _DRAIN:
             self._connection.end()
 
-    # ---- messages in
-
-    def _reader(self, call: NativeCall) -> MessageReader:
-        shared = self._shared
-        locate = call.method.locate if isinstance(call.method, Unary) else None
-        room = shared.room if isinstance(call.method, Unary) else None
-        return MessageReader(shared.message_bytes, shared.budget, room, locate)
-
-    def _read(self, call: NativeCall, piece: memoryview, *, ended: bool) -> None:
-        """A part of a body that does not come whole."""
-        call.heard = self._heard
-        call.received += len(piece)
-        if self._placed is not None:
-            messages, self._placed = self._placed, None
-            self._admit(call, messages, len(piece), ended=ended)
-            return
-        if call.reader is None:
-            call.reader = self._reader(call)
-        try:
-            messages = call.reader.read(piece)
-        except ServingError as error:
-            self._refuse(call, error)
-            return
-        self._admit(call, messages, len(piece), ended=ended)
-
-    def _filled(self, call: NativeCall, size: int, now: int) -> None:
-        """A part of a message was received where it belongs."""
-        assert call.reader is not None
-        room = call.reader.room()
-        assert room is not None
-        piece = room[:size]
-        refused: ServingError | None = None
-        try:
-            complete = call.reader.filled(size)
-        except ServingError as error:
-            complete, refused = None, error
-        self._placed = [] if complete is None else [complete]
-        self._connection.filled(piece, now)
-        self._placed = None
-        if refused is not None:
-            self._refuse(call, refused)
-
-    def _admit(self, call: NativeCall, messages: list[Message], size: int, *, ended: bool) -> None:
-        """Messages have come whole, and perhaps the end of the request."""
-        call.inbox.extend(messages)
-        call.ended = call.ended or ended
-        if isinstance(call.method, Unary):
-            self._admit_unary(call, size)
-            return
-        assert call.reader is not None
-        if ended and not call.reader.between:
-            self._refuse(call, InvalidArgumentError("The request ended within a message"))
-            return
-        call.held += size
-        self._give_back(call)
-        if len(call.inbox) > MOST_WAITING:
-            self._refuse(call, ResourceExhaustedError(TOO_MANY))
-            return
-        call.wake()
-
-    def _give_back(self, call: NativeCall) -> None:
-        """Open a streaming client's window again once its handler has taken all messages that have come."""
-        if not call.inbox:
-            self._connection.give_back(call.stream, call.held)
-            call.held = 0
-
-    def _admit_unary(self, call: NativeCall, size: int) -> None:
-        assert call.reader is not None
-        if len(call.inbox) > 1 or (call.inbox and not call.reader.between):
-            self._refuse(call, InvalidArgumentError("The call has one message, and more came"))
-        elif not call.ended:
-            self._open_window(call, size)
-        elif call.inbox and call.task is None:
-            self._begin(call, self._serve_message(call, call.inbox.popleft()))
-        elif call.task is None:
-            what = "none came" if call.reader.between else "the request ended within it"
-            self._refuse(call, InvalidArgumentError(f"The call has one message, and {what}"))
-
-    def _open_window(self, call: NativeCall, size: int) -> None:
-        """Let the client send the rest of its message without waiting for us."""
-        assert call.reader is not None
-        stream, connection = call.stream, self._connection
-        missing = call.reader.missing() - stream.receive_window
-        if missing > 0:
-            connection.widen(stream, missing + self._shared.limits.window // 2)
-        elif not call.reader.missing():
-            connection.give_back(stream, size)
-
-    def taken(self, call: NativeCall, message: Message) -> None:
-        """A streaming handler has taken a message."""
-        self._give_back(call)
-        # With what the message before it was unpacked to.
-        self._shared.budget.give_back(message.counted + call.counted)
-        call.counted = 0
-        self._flush_soon()
-
-    async def unpacked(self, call: NativeCall, message: Message) -> memoryview:
-        """The message as its sender wrote it. Raises InvalidArgumentError, ResourceExhaustedError."""
-        if not message.compressed:
-            return message.view
-        if not call.gzip:
-            raise InvalidArgumentError(
-                "A message is marked as compressed, and grpc-encoding names no compression"
-            )
-        size = unpacked_size(message.view, self._shared.message_bytes)
-        self._shared.budget.take(size)
-        call.counted += size
-        if len(message.view) < UNPACK_ASIDE_BYTES:
-            return unpack(message.view, size)
-        return await self._loop.run_in_executor(None, unpack, message.view, size)
-
     # ---- handlers
 
     def _begin(self, call: NativeCall, serving: Any) -> None:
         self._connection.unanswered += 1
         call.task = self._loop.create_task(serving)
 
+    def _begin_message(self, call: NativeCall, message: Message) -> None:
+        self._begin(call, self._serve_message(call, message))
+
     async def _serve_message(self, call: NativeCall, message: Message) -> None:
         """A unary call whose message did not come at once, or was compressed."""
         call.block, call.counted = message.block, message.counted
         call.started = True
         try:
-            view = await self.unpacked(call, message)
+            view = await self._intake.unpacked(call, message)
         except (ServingError, asyncio.CancelledError) as error:
             self._fail(call, error)
             self._finish(call)

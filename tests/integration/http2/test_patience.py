@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from frontends.grpc.native.protocol import Patience
+from frontends.grpc.native.shared import Patience
 from tests.support.grpc_table import TableServer
 from tests.support.http2_peer import (
     ACK,
