@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 
 from frontends import unix_socket
@@ -59,7 +60,8 @@ class NativeTransport:
                 self._connect, where.host, where.port, reuse_port=True, backlog=_BACKLOG, ssl=context
             )
         except OSError as error:
-            raise OSError(f"cannot listen on {where.host}:{where.port}: {error.strerror or error}") from error
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise OSError(f"cannot listen on {where.host}:{where.port}: {reason}") from error
         self._servers.append(server)
         if where.socket:
             listener = unix_socket.bind(where.socket)

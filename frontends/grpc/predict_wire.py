@@ -26,7 +26,7 @@ MAX_INPUTS = 64
 _MAX_MESSAGE = 2**31 - 1
 """What protobuf reads at the most."""
 
-_DTYPES = {number: dtype for dtype, number in DATA_TYPES.items() if number < 0x80}
+_DTYPES = {number: dtype for dtype, number in DATA_TYPES.items() if dtype in STORAGE and number < 0x80}
 
 
 class Input(NamedTuple):

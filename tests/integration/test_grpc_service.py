@@ -125,7 +125,8 @@ def test_a_port_that_is_taken_ends_it_with_one_line(config: ServerConfig) -> Non
         )
     assert done.returncode == 1
     (line,) = done.stdout.splitlines()
-    text = f"The gRPC frontend cannot start: cannot listen on 127.0.0.1:{config.grpc_port}"
+    address = f"127.0.0.1:{config.grpc_port}"
+    text = f"The gRPC frontend cannot start: cannot listen on {address}: Address already in use"
     assert line.endswith(f" - frontends.grpc - ERROR - {text}")
     assert "Traceback" not in done.stderr
 
