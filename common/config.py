@@ -104,8 +104,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shapes by input name, `""` for the only input; None: the model's own."""
     max_shapes: int = 16
     """Compiled shapes that each worker keeps of a version of which requests bring their own."""
-    nireq: int = 1
-    """Requests of a version that each worker infers at once."""
+    nireq: int | None = None
+    """Requests of a version that each worker infers at once; None: the worker decides, see docs/devices.md."""
     target_device: str = "CPU"
     """OpenVINO device string; names the pool of workers."""
     plugin_config: dict[str, str] = {}

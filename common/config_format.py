@@ -233,8 +233,8 @@ class Model(_Record, frozen=True):
             Meta(
                 ge=1,
                 le=MAX_NIREQ,
-                description="Requests of a version that each worker infers at once.",
-                extra_json_schema={"default": _MODEL.nireq},
+                description="Requests of a version that each worker infers at once. Default: 1; of a model on CPU that "
+                "takes longer than a millisecond, as many as OpenVINO advises for throughput.",
             ),
         ]
         | UnsetType

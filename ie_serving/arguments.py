@@ -184,12 +184,12 @@ def _add_shapes(group: Any) -> None:
 
 
 def _add_inference(group: Any) -> None:
-    _number(
-        group,
+    group.add_argument(
         "--nireq",
-        _MODEL.nireq,
-        values.integer(1, values.MAX_NIREQ),
-        "requests of a version that each worker infers at once",
+        metavar="N",
+        type=_checked(values.integer(1, values.MAX_NIREQ)),
+        help="requests of a version that each worker infers at once (default: 1; of a model on CPU that takes longer "
+        "than a millisecond, as many as OpenVINO advises for throughput)",
     )
     group.add_argument(
         "--target_device",

@@ -88,7 +88,7 @@ LINES = (
     ),
     _ratio(
         "batching", "dense layers, 16 clients: batching on ÷ off",
-        ("dense", "batching", 16), ("dense", "without", 16), 1.0, 2.0, "batching",
+        ("dense-layers", "batching", 16), ("dense-layers", "without", 16), 2.5, 4.0, "batching",
     ),
     _ratio(
         "models-10", "10 models side by side, same total load ÷ 1 model",

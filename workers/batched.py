@@ -30,7 +30,9 @@ _NOBODY = RequestKey("", 0)
 class BatchedModel:
     """A version's models of all batch sizes as one workers.engine.Model, which takes batches too."""
 
-    def __init__(self, source: BatchableModel) -> None:
+    def __init__(self, source: BatchableModel, nireq: int = 1) -> None:
+        """`nireq`: of batches."""
+        self.nireq = nireq
         self.signature: Signature = source.signature
         self.notes = source.notes
         self._models = source.take()

@@ -119,6 +119,10 @@ class Model(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What an operator should know of how it was loaded."""
 
+    @property
+    def nireq(self) -> int:
+        """Runs that may be in progress at once."""
+
     def start(self, run: Run, done: Done) -> RunResult | None:
         """Run it: the result when the engine chose to infer within the call, else None, and `done` is called once.
 

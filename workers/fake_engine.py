@@ -89,11 +89,11 @@ class FakeEngine:
         heads, _ = heads_of(outputs, config, read_labels(path, config.classification.labels))
         signature = Signature(tuple(port.spec for port in ports), tuple(port.spec for port in outputs), heads)
         if config.batching_parameters is not None:
-            return FakeBatches(spec, signature, config.nireq, config.batching_parameters)
+            return FakeBatches(spec, signature, config.nireq or 1, config.batching_parameters)
         wanted = plan(ports, config.batch_size, config.shape)
         if wanted.per_request is None:
-            return FakeModel(spec, signature, config.nireq)
-        return FakeVariants(spec, signature, wanted.per_request, config.nireq)
+            return FakeModel(spec, signature, config.nireq or 1)
+        return FakeVariants(spec, signature, wanted.per_request, config.nireq or 1)
 
 
 class FakeVariants:
@@ -160,6 +160,7 @@ class FakeModel:
         self.signature = signature
         self._spec = spec
         self._names = [name for name, _, _ in spec.inputs]
+        self.nireq = nireq
         self._threads = ThreadPoolExecutor(nireq)
 
     def start(self, run: Run, done: Done) -> RunResult | None:

@@ -297,17 +297,16 @@ class Loop:
         model: Model
         batching = None
         if isinstance(ended.model, VariableModel):
-            model = shaped = ShapedModel(ended.model)
+            model = shaped = ShapedModel(ended.model, ended.config.nireq or 1)
             self._shaping.add(version, shaped, ended.config.max_shapes)
         elif isinstance(ended.model, BatchableModel):
-            model = BatchedModel(ended.model)
+            model = BatchedModel(ended.model, ended.config.nireq or 1)
             batching = ended.config.batching_parameters
         else:
             model = ended.model
-        nireq = ended.config.nireq
-        loaded = LoadedVersion(version, nireq, model.signature, model.notes, batching)
+        loaded = LoadedVersion(version, model.nireq, model.signature, model.notes, batching)
         self._versions[version] = _Version(model, Binder(loaded.signature), loaded)
-        self._queue.add(version, nireq)
+        self._queue.add(version, model.nireq)
         self._news.append(Loaded(loaded))
 
     # ---- inference

@@ -19,6 +19,8 @@ from workers.signatures import (
     reshape,
 )
 
+_ADVISED = "OPTIMAL_NUMBER_OF_INFER_REQUESTS"
+
 
 class Compiler:
     """Compiles one version's model, in whatever shape it has, always for the same device and number of requests."""
@@ -28,7 +30,7 @@ class Compiler:
         core: ov.Core,
         device: str,
         properties: dict[str, str],
-        nireq: int,
+        nireq: int | None,
         ports: tuple[Ports, Ports],
         heads: Heads,
         strings: StringCodec | None = None,
@@ -52,16 +54,20 @@ class Compiler:
             with cache.properties() as properties:
                 compiled = self._core.compile_model(model, self._device, {**properties, **self._properties})
         signature = compiled_signature(compiled, self.ports, self.heads)
+        decides = self._nireq is None
+        nireq = int(compiled.get_property(_ADVISED)) if self._nireq is None else self._nireq
         limit = self._inline_limit(model, compiled)
+        through = passed_through(model)
         return OpenVinoModel(
-            compiled, signature, passed_through(model), self._nireq, limit, notes, self._strings
+            compiled, signature, through, nireq, limit, notes, self._strings, one_if_quick=decides
         )
 
     def _inline_limit(self, model: ov.Model, compiled: ov.CompiledModel) -> int:
         """Nanoseconds below which runs may be inferred on the caller's thread; 0: never."""
         if self._device.upper() != "CPU" or self._strings is not None or not is_wholly_static(model):
             return 0
-        return INLINE_NS if int(compiled.get_property("NUM_STREAMS")) <= 1 else INLINE_PARALLEL_NS
+        overlaps = self._nireq is not None and int(compiled.get_property("NUM_STREAMS")) > 1
+        return INLINE_PARALLEL_NS if overlaps else INLINE_NS
 
 
 def has_strings(ports: Ports) -> bool:

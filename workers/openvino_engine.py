@@ -22,7 +22,7 @@ from workers.openvino_compiler import Compiler, OpenVinoVariants, has_strings
 from workers.openvino_model import OpenVinoModel
 from workers.openvino_strings import StringCodec
 from workers.ports import Shape
-from workers.properties import host_defaults, stream_defaults, translate, uses_cpu
+from workers.properties import THROUGHPUT, host_defaults, is_free, stream_defaults, translate, uses_cpu
 from workers.reasons import reason_of
 from workers.shapes import describe, plan
 from workers.signatures import Ports, ports_of, refuse_unusable, reshape
@@ -120,10 +120,10 @@ class OpenVinoEngine:
         inputs, outputs = ports_of(model, read_aliases(path))
         inputs = with_layouts(inputs, config.layout)
         heads, remarks = heads_of(outputs, config, read_labels(path, config.classification.labels))
-        properties = self._properties(config, target.device)
+        properties, nireq = self._properties(config, target.device)
         strings = self._string_codec() if has_strings((*inputs, *outputs)) else None
         ports = (inputs, outputs)
-        compiler = Compiler(self._core, target.device, properties, config.nireq, ports, heads, strings)
+        compiler = Compiler(self._core, target.device, properties, nireq, ports, heads, strings)
         return model, compiler, (*target.notes, *remarks)
 
     def _log_notes(self, config: ModelConfig, notes: tuple[str, ...]) -> None:
@@ -158,13 +158,17 @@ class OpenVinoEngine:
         except Exception as error:
             raise LoadError(f"{file.name} cannot be read: {reason_of(error)}") from error
 
-    def _properties(self, config: ModelConfig, device: str) -> dict[str, str]:
+    def _properties(self, config: ModelConfig, device: str) -> tuple[dict[str, str], int | None]:
+        """Of OpenVINO; and how many requests are inferred at once, None where that is seen once it is compiled."""
         chosen, notes = translate(config.plugin_config, ov.old_names(self._core))
         if notes:
             _log.info("plugin_config has names of 2020: %s", "; ".join(notes))
-        streams = stream_defaults(device, config.nireq, self._threads, chosen)
         host = self._host if device.upper() == "CPU" else {}
-        return {**host, **streams, **chosen}
+        is_one_model = config.batching_parameters is None and "auto" not in (config.batch_size, config.shape)
+        if config.nireq is None and is_one_model and is_free(device, self._threads, chosen):
+            return {**host, **THROUGHPUT, **chosen}, None
+        nireq = config.nireq or 1
+        return {**host, **stream_defaults(device, nireq, self._threads, chosen), **chosen}, nireq
 
 
 def _reshape_once(model: ov.Model, shapes: Mapping[int, Shape], ports: Ports) -> tuple[str, ...]:

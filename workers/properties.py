@@ -76,6 +76,15 @@ def host_defaults(threads: int, pinning_off: Mapping[str, str]) -> dict[str, str
     return {"INFERENCE_NUM_THREADS": str(threads), **pinning_off}
 
 
+THROUGHPUT = {"PERFORMANCE_HINT": "THROUGHPUT"}
+"""By which OpenVINO itself decides how many streams of how many threads a CPU's cores are best divided into."""
+
+
+def is_free(device: str, threads: int, chosen: Mapping[str, str]) -> bool:
+    """Whether the worker may decide how many requests it infers at once, where the configuration does not say."""
+    return device.upper() == "CPU" and threads > 1 and not {"NUM_STREAMS", "PERFORMANCE_HINT"} & set(chosen)
+
+
 def stream_defaults(device: str, nireq: int, threads: int, chosen: dict[str, str]) -> dict[str, str]:
     """As many streams as runs can overlap, on the devices that have streams; a chosen hint decides by itself."""
     if "NUM_STREAMS" in chosen or "PERFORMANCE_HINT" in chosen:

@@ -30,8 +30,9 @@ _EXPIRED = "The deadline passed while the model was being compiled for the shape
 class ShapedModel:
     """A version's compiled shapes as one workers.engine.Model: each run finds the one that fits it."""
 
-    def __init__(self, source: VariableModel) -> None:
+    def __init__(self, source: VariableModel, nireq: int = 1) -> None:
         self.source = source
+        self.nireq = nireq
         self.signature: Signature = source.signature
         self.notes = source.notes
         first = source.take_first()

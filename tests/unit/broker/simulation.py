@@ -311,7 +311,7 @@ class SimWorker(Peer):
             return
         self.loaded[load.version] = LoadedVersion(
             load.version,
-            load.config.nireq,
+            load.config.nireq or 1,
             SIGNATURE,
             self.world.notes(load),
             load.config.batching_parameters,
@@ -626,7 +626,10 @@ class World:
 
 
 def config(
-    *names: str, workers: int = 1, nireq: int = 1, batching: Mapping[str, BatchingParameters] | None = None
+    *names: str,
+    workers: int = 1,
+    nireq: int | None = None,
+    batching: Mapping[str, BatchingParameters] | None = None,
 ) -> ServerConfig:
     """A server of these models, one frontend expected. `batching`: of some of them, by name."""
     parameters = batching or {}
@@ -638,7 +641,10 @@ def config(
 
 
 def settled(
-    *names: str, workers: int = 1, nireq: int = 1, batching: Mapping[str, BatchingParameters] | None = None
+    *names: str,
+    workers: int = 1,
+    nireq: int | None = None,
+    batching: Mapping[str, BatchingParameters] | None = None,
 ) -> World:
     """A world that serves version 1 of each model, with one frontend `f1`."""
     models = config(*names, workers=workers, nireq=nireq, batching=batching)

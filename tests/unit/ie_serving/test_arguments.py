@@ -110,7 +110,6 @@ def test_defaults_in_the_help_are_the_true_ones(capsys: pytest.CaptureFixture[st
     names = [
         "port",
         "rest_port",
-        "nireq",
         "max_shapes",
         "grpc_workers",
         "rest_workers",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import pytest
+from msgspec.structs import replace
 from openvino import opset6, opset8
 from openvino import opset13 as op
 
@@ -325,6 +326,25 @@ def test_threads_and_streams_follow_the_plan(tmp_path: Path) -> None:
     assert model._compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert model._compiled.get_property("NUM_STREAMS") == 1
     assert model._compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+def test_the_worker_decides_how_many_run_at_once(tmp_path: Path) -> None:
+    """Of a model that is quick one, of another as many as OpenVINO advises; what is said holds."""
+    engine = OpenVinoEngine("CPU", 2)
+    quick = load_static(engine, relu(tmp_path / "quick"), replace(model_config(1), nireq=None))
+    assert quick.nireq == 1
+    x = parameter("x", "float32", (1, 64, 128, 128))
+    layer = op.constant(np.ones((64, 64, 3, 3), np.float32))
+    slow = save(
+        tmp_path / "slow", [named(op.convolution(x, layer, [1, 1], [1, 1], [1, 1], [1, 1]), "y")], [x]
+    )
+    free = load_static(engine, slow, replace(model_config(1), nireq=None))
+    assert free._compiled is not None
+    assert free.nireq == free._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") > 1
+    assert load_static(engine, slow, model_config(1)).nireq == 1
+    chosen = replace(model_config(1), nireq=None, plugin_config={"NUM_STREAMS": "1"})
+    assert load_static(engine, slow, chosen).nireq == 1
+    assert load_static(OpenVinoEngine("CPU", 1), slow, replace(model_config(1), nireq=None)).nireq == 1
 
 
 @pytest.mark.parametrize("device", ["HETERO:CPU", "MULTI:CPU", "AUTO:CPU", "AUTO"])
