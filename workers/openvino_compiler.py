@@ -8,6 +8,7 @@ from workers.openvino_model import OpenVinoModel
 from workers.openvino_strings import StringCodec
 from workers.pace import INLINE_NS, INLINE_PARALLEL_NS
 from workers.ports import Shapes
+from workers.properties import ONE_STREAM
 from workers.reasons import reason_of
 from workers.shapes import fits
 from workers.signatures import (
@@ -48,19 +49,30 @@ class Compiler:
         self, model: ov.Model, cache: CompileCache | None = None, notes: tuple[str, ...] = ()
     ) -> OpenVinoModel:
         """Compile it as it is. Raises whatever OpenVINO raises."""
+        made = self._compile(model, cache, notes, self._properties)
+        if self._nireq is None and made.is_quick:
+            # A run within `start` overlaps with no other, and is quicker where OpenVINO has one stream alone.
+            made.close()
+            self._nireq = 1
+            made = self._compile(model, cache, notes, {**self._properties, **ONE_STREAM})
+        return made
+
+    def _compile(
+        self,
+        model: ov.Model,
+        cache: CompileCache | None,
+        notes: tuple[str, ...],
+        properties: dict[str, str],
+    ) -> OpenVinoModel:
         if cache is None:
-            compiled = self._core.compile_model(model, self._device, self._properties)
+            compiled = self._core.compile_model(model, self._device, properties)
         else:
-            with cache.properties() as properties:
-                compiled = self._core.compile_model(model, self._device, {**properties, **self._properties})
+            with cache.properties() as cached:
+                compiled = self._core.compile_model(model, self._device, {**cached, **properties})
         signature = compiled_signature(compiled, self.ports, self.heads)
-        decides = self._nireq is None
         nireq = int(compiled.get_property(_ADVISED)) if self._nireq is None else self._nireq
         limit = self._inline_limit(model, compiled)
-        through = passed_through(model)
-        return OpenVinoModel(
-            compiled, signature, through, nireq, limit, notes, self._strings, one_if_quick=decides
-        )
+        return OpenVinoModel(compiled, signature, passed_through(model), nireq, limit, notes, self._strings)
 
     def _inline_limit(self, model: ov.Model, compiled: ov.CompiledModel) -> int:
         """Nanoseconds below which runs may be inferred on the caller's thread; 0: never."""

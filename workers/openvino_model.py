@@ -92,12 +92,9 @@ class OpenVinoModel:
         inline_limit_ns: int,
         notes: tuple[str, ...] = (),
         strings: StringCodec | None = None,
-        *,
-        one_if_quick: bool = False,
     ) -> None:
         """`inline_limit_ns`: runs quicker than this may be inferred on the caller's thread; 0: none, as it must be for
-        a model that has strings, for which alone `strings` is needed. `one_if_quick`: then `nireq` is 1, because
-        what is inferred there cannot overlap."""
+        a model that has strings, for which alone `strings` is needed."""
         self.signature = signature
         self.notes = notes
         self._compiled: ov.CompiledModel | None = compiled
@@ -113,9 +110,11 @@ class OpenVinoModel:
         self._pace = Pace(inline_limit_ns)
         if inline_limit_ns:
             self._warm_up()
-        if one_if_quick and self._pace.is_quick:
-            del self._slots[1:]
-            self._free = deque(self._slots)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether runs are inferred within `start`, for they take less than the limit."""
+        return self._pace.is_quick
 
     @property
     def nireq(self) -> int:

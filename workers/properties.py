@@ -79,6 +79,9 @@ def host_defaults(threads: int, pinning_off: Mapping[str, str]) -> dict[str, str
 THROUGHPUT = {"PERFORMANCE_HINT": "THROUGHPUT"}
 """By which OpenVINO itself decides how many streams of how many threads a CPU's cores are best divided into."""
 
+ONE_STREAM = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+"""The opposite: all threads for one request."""
+
 
 def is_free(device: str, threads: int, chosen: Mapping[str, str]) -> bool:
     """Whether the worker may decide how many requests it infers at once, where the configuration does not say."""
