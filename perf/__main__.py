@@ -111,7 +111,10 @@ def measure(lines: Sequence[Line], settings: Settings, generator: generate.Gener
                 shown.update()
 
             for scenario in scenarios:
-                scenario.run(replace(bench, tick=tick))
+                try:
+                    scenario.run(replace(bench, tick=tick))
+                except Exception as error:  # noqa: BLE001 - it is reported, and costs no other scenario its figures
+                    results.problems.append(f"{scenario.name}: {type(error).__name__}: {error}")
     return results
 
 

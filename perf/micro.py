@@ -32,6 +32,8 @@ from common.messages import (
 )
 from common.tensors import Signature
 from frontends.catalogue import CatalogueView
+from frontends.grpc.predict_reader import PredictReader
+from frontends.grpc.predict_wire import walk
 from frontends.grpc.requests import parse
 from frontends.grpc.tensorflow_protos import predict_pb2, types_pb2
 from frontends.grpc.wire import output_buffers, read_tensor
@@ -93,10 +95,24 @@ def _wire() -> Iterator[Case]:
             request = parse(predict_pb2.PredictRequest, message)
             return {name: read_tensor(name, tensor) for name, tensor in request.inputs.items()}
 
+        def walked(message: memoryview = message) -> object:
+            form = walk(message)
+            assert form is not None
+            return form.read_inputs(message)
+
+        reader = PredictReader()
+
+        def remembered(message: memoryview = message, reader: PredictReader = reader) -> object:
+            form = reader.read(message)
+            assert form is not None
+            return form.read_inputs(message)
+
         def write(output: OutputTensor = output) -> object:
             return b"".join(output_buffers("output", output))
 
-        yield Case(f"PredictRequest, {name}: parse and read", read)
+        yield Case(f"PredictRequest, {name}: by protobuf", read)
+        yield Case(f"PredictRequest, {name}: where it lies", walked)
+        yield Case(f"PredictRequest, {name}: where it lies, form known", remembered)
         yield Case(f"PredictResponse, {name}: put together", write)
 
 

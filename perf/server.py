@@ -45,11 +45,11 @@ def free_ports(count: int) -> list[int]:
 
 def setup_text(resolved: Mapping[str, Any], workers: int, cores: int) -> str:
     """The short form of a resolved configuration with so many workers; what stands nowhere in it has its default."""
-    nireq = sorted({int(model.get("nireq", 1)) for model in resolved.get("models", [])} or {1})
+    nireq = sorted({str(model.get("nireq") or "auto") for model in resolved.get("models", [])} or {"auto"})
     frontends = f"{resolved.get('grpc_workers', 1)}+{resolved.get('rest_workers', 1)}f"
     threads = max(1, cores // max(1, workers))
-    transport = resolved.get("grpc_transport", "grpcio")
-    return f"{frontends} {workers}w×{threads}t nireq {'/'.join(map(str, nireq))} {transport}"
+    transport = resolved.get("grpc_transport", "native")
+    return f"{frontends} {workers}w×{threads}t nireq {'/'.join(nireq)} {transport}"
 
 
 class EchoServer:

@@ -58,9 +58,9 @@ def test_models_can_be_built() -> None:
 
 
 def test_a_setup_names_workers_threads_nireq_and_transport() -> None:
-    assert setup_text({"models": [{}]}, 1, 2) == "1+1f 1w×2t nireq 1 grpcio"
+    assert setup_text({"models": [{}]}, 1, 2) == "1+1f 1w×2t nireq auto native"
     resolved = {"grpc_workers": 2, "models": [{"nireq": 3}, {}], "grpc_transport": "native"}
-    assert setup_text(resolved, 4, 2) == "2+1f 4w×1t nireq 1/3 native"
+    assert setup_text(resolved, 4, 2) == "2+1f 4w×1t nireq 3/auto native"
 
 
 def test_each_client_sends_the_same_number() -> None:
