@@ -27,6 +27,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is asked for by an option of its own is no test where it is not."""
+    if not config.getoption("--largest-messages"):
+        left_out = [item for item in items if item.get_closest_marker("largest")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Options that tests do not ask for themselves."""
     server.transport = config.getoption("--grpc-transport")

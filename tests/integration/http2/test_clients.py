@@ -125,9 +125,8 @@ def test_large_messages(channel: grpc.Channel, size: int) -> None:
 
 
 @pytest.mark.slow
-def test_the_largest_message(request: pytest.FixtureRequest, channel: grpc.Channel) -> None:
-    if not request.config.getoption("--largest-messages"):
-        pytest.skip("needs several GB of memory: --largest-messages")
+@pytest.mark.largest
+def test_the_largest_message(channel: grpc.Channel) -> None:
     _carries(channel, (1 << 30) - 64)
 
 
@@ -215,14 +214,13 @@ def test_calls_that_begin_while_the_server_stops_are_answered_or_untouched() -> 
     server.close()
 
 
-@pytest.mark.parametrize("name", TRANSPORTS)
-@pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
+@pytest.mark.parametrize(
+    ("name", "run"), [*((name, uvloop.run) for name in TRANSPORTS), ("native", asyncio.run)]
+)
 def test_an_encrypted_connection_carries_as_much(
     tmp_path: Path, name: str, run: Callable[[Any], object]
 ) -> None:
-    """asyncio's own loop encrypts by other code than uvloop, which is what servers run on."""
-    if name == "grpcio" and run is not uvloop.run:
-        pytest.skip("grpcio does not encrypt by the loop")
+    """asyncio's own loop encrypts by other code than uvloop, which is what servers run on; grpcio by its own."""
     authority = Authority(tmp_path)
     server = TableServer(name, 1 << 30, Tls(*map(str, authority.sign("server"))), run)
     credentials = grpc.ssl_channel_credentials(authority.path.read_bytes())
