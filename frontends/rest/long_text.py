@@ -1,5 +1,7 @@
 """Long Predict bodies that hold one tensor of numbers: read in slices, so that no step of it takes long.
 
+The tensor is one list, or a list of objects of one name, which all are written alike.
+
 A parser's pass over 3 MB takes milliseconds in which no other thread of the process runs. So the text is cut behind
 commas, and of each slice three things are looked at:
 
@@ -44,8 +46,12 @@ _NAMED = re.compile(rb'[^{]*\{[^{]*"(inputs)"\s*:\s*\{\s*"([^"\\]*)"\s*:\s*', re
 _NUMBERS = b"0123456789+-.eE \t\r\n"
 _WORDS = b"NaInfity"
 """The letters of NaN and Infinity."""
-_EMPTY = re.compile(rb"\[[ \t\r\n]*[,\]]")
-_FOLLOWED = re.compile(rb"\][ \t\r\n]*[^],\s]")
+_EMPTY = re.compile(rb"[\[{][ \t\r\n]*[,\]}]")
+_FOLLOWED = re.compile(rb"[\]}][ \t\r\n]*[^\]},\s]")
+_OBJECT = re.compile(rb'\[[ \t\r\n]*(\{[ \t\r\n]*"([^"\\,]*)"[ \t\r\n]*:)')
+"""How a list of objects begins: of one name each, and all of them written alike."""
+_NO_BRACKETS = bytes.maketrans(b"[]{}", b"    ")
+_BRACKETS_ALONE = bytes.maketrans(b"{}", b"[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +77,14 @@ def read_long(text: bytes, parser: DocumentParser, signature: Signature) -> Pred
     place = _place(text[:start], text[end:], parser, types)
     if place is None:
         return None
+    opening = _OBJECT.match(text, start, start + _SURROUNDINGS_BYTES)
+    if opening is not None and (not place.rows or opening[2].decode("utf-8", "replace") != place.name):
+        return None
     dtype = types.get(place.name)
-    array = None if dtype == "bool" else _read_slices(text, start, end, integers=is_integer(dtype))
+    array = None
+    if dtype != "bool":
+        integers = is_integer(dtype)
+        array = _read_slices(text, start, end, b"" if opening is None else opening[1], integers=integers)
     if array is None:
         return None
     return PredictBody(place.rows, {place.name: as_input(fit(place.name, array, dtype))})
@@ -100,24 +112,29 @@ def _place(before: bytes, after: bytes, parser: DocumentParser, types: Mapping[s
     return _Place(match[1] == b"instances", next(iter(types))) if len(types) == 1 else None
 
 
-def _read_slices(text: bytes, start: int, end: int, *, integers: bool) -> np.ndarray | None:
+def _read_slices(text: bytes, start: int, end: int, opening: bytes, *, integers: bool) -> np.ndarray | None:
+    """`opening`: with which each row begins that is an object, name and colon included; empty: rows are none."""
     parser = simdjson.Parser()
     numbers: list[np.ndarray] = []
     structure: list[bytes] = []
     for number, piece in enumerate(_slices(text, start, end), 1):
         if not number % _SLICES_IN_A_ROW:
             give_way()
+        if opening:
+            if piece.count(b"{") != piece.count(opening):
+                return None
+            piece = piece.replace(opening, b"{")
         if _EMPTY.search(piece) or _FOLLOWED.search(piece):
             return None
         outline = piece.translate(None, _NUMBERS)
         words = not integers and (b"N" in outline or b"I" in outline)
-        flat = b"[" + piece.replace(b"[", b" ").replace(b"]", b" ") + b"]"
+        flat = b"[" + piece.translate(_NO_BRACKETS) + b"]"
         read = _read_words(flat) if words else _read_numbers(parser, flat, integers=integers)
         if read is None:
             return None
         numbers.append(read)
         structure.append(outline.translate(None, _WORDS) if words else outline)
-    shape = _shape_of(b",".join(structure))
+    shape = _shape_of(b",".join(structure), objects=bool(opening))
     return None if shape is None else np.concatenate(numbers).reshape(shape)
 
 
@@ -150,8 +167,12 @@ def _read_words(flat: bytes) -> np.ndarray | None:
         return None
 
 
-def _shape_of(structure: bytes) -> tuple[int, ...] | None:
-    """Of the tensor whose brackets and commas these are; None if they are no tensor's."""
+def _shape_of(outline: bytes, *, objects: bool) -> tuple[int, ...] | None:
+    """Of the tensor whose brackets and commas these are; None if they are no tensor's.
+
+    `objects`: those of the second level are braces, with one list each, and no dimension.
+    """
+    structure = outline.translate(_BRACKETS_ALONE)
     rank = len(structure) - len(structure.lstrip(b"["))
     if not 0 < rank <= MAX_RANK:
         return None
@@ -168,6 +189,9 @@ def _shape_of(structure: bytes) -> tuple[int, ...] | None:
     if length != len(structure):
         return None
     expected = b""
-    for size in reversed(shape):
-        expected = b"[" + (expected + b",") * (size - 1) + expected + b"]"
-    return tuple(shape) if structure == expected else None
+    for level, size in reversed(list(enumerate(shape))):
+        begin, finish = (b"{", b"}") if objects and level == 1 else (b"[", b"]")
+        expected = begin + (expected + b",") * (size - 1) + expected + finish
+    if outline != expected or (objects and (rank < 3 or shape[1] != 1)):
+        return None
+    return (shape[0], *shape[2:]) if objects else tuple(shape)

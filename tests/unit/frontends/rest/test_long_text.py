@@ -143,6 +143,37 @@ def test_a_model_of_several_inputs_wants_names() -> None:
     assert check(b'{"inputs": {"x": [1, 2]}}', names="xy")
 
 
+@given(st.data(), SHAPES, DTYPES, st.sampled_from([None, 1, (",", ":"), (" , ", " : ")]))
+def test_objects(data: Any, shape: list[int], dtype: str, layout: Any) -> None:
+    size = math.prod(shape)
+    numbers = data.draw(st.lists(NUMBERS, min_size=size, max_size=size))
+    rows = [{"x": row} for row in np.array(numbers, object).reshape(shape).tolist()]
+    indent, separators = (layout, None) if layout is None or layout == 1 else (None, layout)
+    check_or_refuse(json.dumps({"instances": rows}, indent=indent, separators=separators).encode(), dtype)
+
+
+def test_objects_are_read_in_slices() -> None:
+    for rows in ([{"x": [1, 2]}, {"x": [3, 4]}], [{"x": [1]}, {"x": [2]}, {"x": [3]}], [{"x": [[1]]}]):
+        assert check(json.dumps({"instances": rows}).encode())
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        b'[{"x":1},{2}]', b'[{"x":1},[2]]', b'[{"x":1,2}]', b'[{"x":1},{"y":2}]', b'[{"x":1},{"x":2,"x":3}]',
+        b'[[{"x":1}],[{"x":2}]]', b'[{"x":{"x":1}}]', b'[{"x":1}{"x":2}]', b'[{"x":1]}', b'[{"x":}]', b'[{"x":1},2]',
+        b'[{"x":[1,2]},{"x":[3]}]', b'[{"y":1},{"y":2}]', b'[{"x":1},{"x" :2}]', b'[{"x":"1"}]', b'[{"x":1}},{{"x":2}]',
+        b'[{"x":1},{"x":2}]', b'[{},{"x":1}]', b'[{"x":[]}]',
+    ],
+)  # fmt: skip
+def test_objects_that_are_not_all_alike_are_left_to_the_other_way(rows: bytes) -> None:
+    assert read_long(b'{"instances": ' + rows + b"}", DocumentParser(), signature()) is None
+
+
+def test_objects_are_rows_alone() -> None:
+    assert read_long(b'{"inputs": [{"x":1},{"x":2}]}', DocumentParser(), signature()) is None
+
+
 def test_no_step_reads_more_than_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     """What holds the interpreter's lock in one go is bounded, however long the text."""
     lengths: list[int] = []
