@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -124,9 +125,9 @@ def test_past_max_enqueued_batches_requests_are_refused_at_once(tmp_path: Path) 
     with fake(tmp_path, batching) as server, GrpcClient(server.grpc_port) as client:
         asked = client.start(told(HANG, 0.0, argument=30))
         until(lambda: any(worker.in_hand for worker in server.status().workers), "it runs")
-        # Two wait ready, as one batch, and two are queued.
+        # Two are queued, and two wait ready, as one batch, unless all came at the same moment.
         more = [client.start(told(ECHO, number), 30.0) for number in range(12)]
-        until(lambda: sum(call.done() for call in more) == 8, "eight are refused")
+        until(lambda: sum(call.done() for call in more) >= 8, "eight are refused")
         refused = [call for call in more if call.done()]
         assert {call.code() for call in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert refused[0].details() == "2 rows wait for model model, and max_enqueued_batches allows 2"
@@ -135,7 +136,9 @@ def test_past_max_enqueued_batches_requests_are_refused_at_once(tmp_path: Path) 
             assert web.predict({"inputs": columns})[0] == 503
         asked.cancel()
         server.kill("worker")
-        assert [call.code() for call in more if call not in refused] == [grpc.StatusCode.OK] * 4
+        codes = Counter(call.code() for call in more)
+        assert codes.keys() == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert 2 <= codes[grpc.StatusCode.OK] <= 4
         server.wait_serving()
 
 
