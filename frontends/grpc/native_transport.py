@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
+from typing import cast
 
 from frontends import unix_socket
 from frontends.grpc.calls import Table
@@ -91,10 +92,10 @@ class NativeTransport:
             self._timer.cancel()
         self._ended.set()
 
-    def _connect(self) -> GrpcProtocol:
+    def _connect(self) -> asyncio.BufferedProtocol:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
-        return GrpcProtocol(self._shared)
+        return cast("asyncio.BufferedProtocol", GrpcProtocol(self._shared))
 
     def _sweep(self) -> None:
         now = time.monotonic_ns()

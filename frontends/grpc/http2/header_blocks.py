@@ -52,8 +52,9 @@ class BlockReader(Generic[Meaning]):
     def _decode(self, block: bytes) -> tuple[Headers, bool]:
         """The headers, and whether the table is another now. Raises ConnectionFault: nothing can be read after it."""
         table = self._decoder.header_table
-        entries = table.dynamic_entries
-        newest, count, size = (entries[0] if entries else None), len(entries), table.maxsize
+        entries: Sequence[object] = table.dynamic_entries
+        newest: object = entries[0] if entries else None
+        count, size = len(entries), table.maxsize
         try:
             headers: Headers = self._decoder.decode(block, raw=True)  # type: ignore[assignment]
         except OversizedHeaderListError as error:
@@ -61,7 +62,7 @@ class BlockReader(Generic[Meaning]):
         except (HPACKError, IndexError, ValueError) as error:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "headers cannot be decoded") from error
         # An entry that is added is a new object at the front; one that is too large to be added empties the table.
-        now_newest = entries[0] if entries else None
+        now_newest: object = entries[0] if entries else None
         changed = now_newest is not newest or len(entries) != count or table.maxsize != size
         if changed:
             self._kept.clear()

@@ -105,16 +105,19 @@ class NativeCall:
             self.releases = []
         self.releases.append(release)
 
-    async def messages(self) -> AsyncIterator[memoryview]:
+    def messages(self) -> AsyncIterator[memoryview]:
         """Of a streaming call. The client's window opens as they are taken."""
-        while True:
-            while not self.inbox:
-                if self.ended:
-                    return
-                await self.wait()
-            message = self.inbox.popleft()
-            self._owner.taken(self, message)
-            yield await self._owner.unpacked(self, message)
+        return _Messages(self)
+
+    async def next_message(self) -> memoryview | None:
+        """The next one of a streaming call; None after the last. Raises as `Owner.unpacked` does."""
+        while not self.inbox:
+            if self.ended:
+                return None
+            await self.wait()
+        message = self.inbox.popleft()
+        self._owner.taken(self, message)
+        return await self._owner.unpacked(self, message)
 
     async def wait(self) -> None:
         """Until `wake`."""
@@ -128,3 +131,17 @@ class NativeCall:
         """Something has changed."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
+
+
+class _Messages:
+    def __init__(self, call: NativeCall) -> None:
+        self._call = call
+
+    def __aiter__(self) -> "_Messages":
+        return self
+
+    async def __anext__(self) -> memoryview:
+        message = await self._call.next_message()
+        if message is None:
+            raise StopAsyncIteration
+        return message

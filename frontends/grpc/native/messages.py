@@ -69,7 +69,7 @@ class Budget:
 class Message(NamedTuple):
     """A message that has come whole."""
 
-    view: memoryview
+    view: "memoryview"
     compressed: bool
     block: Block | None
     counted: int

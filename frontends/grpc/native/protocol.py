@@ -51,8 +51,9 @@ _DRAIN = b"draining"
 _KEEP_ALIVE = b"are you?"
 
 
-class GrpcProtocol(asyncio.BufferedProtocol):
-    """One connection; see the module's text."""
+class GrpcProtocol:
+    """One connection; see the module's text. An asyncio.BufferedProtocol in all but descent, which would keep it from
+    being compiled."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
@@ -229,8 +230,9 @@ class GrpcProtocol(asyncio.BufferedProtocol):
     def _begin_message(self, call: NativeCall, message: Message) -> None:
         self._begin(call, self._serve_message(call, message))
 
-    async def _serve_message(self, call: NativeCall, message: Message) -> None:
+    async def _serve_message(self, call: NativeCall, message: Message | None) -> None:
         """A unary call whose message did not come at once, or was compressed."""
+        assert message is not None
         call.block, call.counted = message.block, message.counted
         call.started = True
         try:
@@ -239,7 +241,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
             self._fail(call, error)
             self._finish(call)
             return
-        del message
+        message = None  # what was unpacked is not kept beside what it became
         await self._serve_unary(call, view)
 
     async def _serve_unary(self, call: NativeCall, message: memoryview) -> None:

@@ -45,7 +45,7 @@ class Patience:
     """Without a call, then the connection is ended in an orderly way."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Shared:
     """What all connections of a server share."""
 
@@ -57,6 +57,10 @@ class Shared:
     patience: Patience = field(default_factory=Patience)
     most_connections: int = 4096
     connections: set[Sweepable] = field(default_factory=set)
-    staging: memoryview = field(default_factory=lambda: memoryview(bytearray(STAGING_BYTES)))
     ended: Callable[[], None] = lambda: None
     """Called when a connection has gone."""
+
+    def __post_init__(self) -> None:
+        # No field: mypyc knows no memoryview among a dataclass's types.
+        self.staging = memoryview(bytearray(STAGING_BYTES))
+        """What connections receive into, each read at once."""
