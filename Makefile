@@ -18,6 +18,10 @@ ARGS ?=
 # make test: files of tests that run at the same time
 TEST_PROCESSES ?= 2
 
+# What `make compile` leaves, and what it is made of. Compiled modules lie beside their sources.
+COMPILED := $(VENV)/compile.stamp
+SOURCES := $(shell find broker common frontends workers -name '*.py')
+
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Nothing but what the resolver must not decide: no addresses in the files, wheels for every supported Python.
 UV_COMPILE := uv pip compile --quiet --no-python-downloads --universal --python-version 3.10 --generate-hashes \
@@ -28,7 +32,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test test-deep test-api fuzz lint format schema lock perf perf-quick flame bench image image-check clean
+.PHONY: help install dev compile run test test-deep test-api fuzz lint format schema lock perf perf-quick flame bench image image-check clean clean-compiled
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -40,10 +44,13 @@ install: $(VENV)/runtime.stamp ## make .venv with the pinned packages and the co
 dev: $(VENV)/dev.stamp ## install what test, lint and perf need beside it
 	@:
 
+compile: $(COMPILED) ## compile the hot modules with mypyc, for speed (wants a C compiler; about a minute)
+	@:
+
 run: install ## serve the demo model, gRPC on GRPC_PORT (9000), REST on REST_PORT (8000)
 	@exec $(BIN)/python -m examples.digits.demo --port $(GRPC_PORT) --rest_port $(REST_PORT)
 
-test: lint ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
+test: lint compile ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
 	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(ARGS)
 
 test-deep: dev ## the slow suites: simulated failures, changing versions, bytes of any kind, messages of 1 GiB
@@ -77,13 +84,14 @@ lock: ## compile requirements/*.lock anew (wants uv; ARGS=--upgrade takes newer 
 	@command -v uv >/dev/null || { echo "make lock wants uv: python3 -m pip install uv" >&2; exit 1; }
 	$(UV_COMPILE) $(ARGS) -o requirements/runtime.lock pyproject.toml requirements/runtime.in
 	$(UV_COMPILE) $(ARGS) -o requirements/dev.lock pyproject.toml requirements/runtime.in requirements/dev.in
+	$(UV_COMPILE) $(ARGS) -o requirements/compile.lock requirements/compile.in
 	@! grep -nE '://|file:|find-links|index-url|@ ' requirements/*.lock || \
 		{ echo "a lock file names an address; it must not" >&2; exit 1; }
 
-perf: dev ## measure the server against its limits and bars, about 10 minutes (ARGS go to perf)
+perf: dev compile ## measure the server against its limits and bars, about 10 minutes (ARGS go to perf)
 	@$(BIN)/python -m perf $(ARGS)
 
-perf-quick: dev ## the same with one short round, under 2 minutes: whether all works, and roughly where it stands
+perf-quick: dev compile ## the same with one short round, under 2 minutes: whether all works, and roughly where it stands
 	@$(BIN)/python -m perf --quick $(ARGS)
 
 flame: dev ## flame graphs of all processes of a server under load, by py-spy (ARGS go to perf.flame)
@@ -98,7 +106,11 @@ image: ## build the container image ie-serving-py:latest (BASE=... on another ba
 image-check: install ## run the image as the documents do, read-only and unprivileged, and ask it (wants root)
 	@sh deploy/check-image.sh $(BIN)/python
 
-clean: ## remove .venv, caches and build output
+clean-compiled: ## remove what `make compile` has made: everything is interpreted again
+	@rm -rf $(COMPILED) build
+	@find . -path ./$(VENV) -prune -o -name '*.so' -exec rm -f {} +
+
+clean: clean-compiled ## remove .venv, caches and build output
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -119,4 +131,18 @@ $(VENV)/runtime.stamp: requirements/runtime.lock pyproject.toml | $(BIN)/python
 $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/runtime.stamp
 	@echo "Installing the development packages into $(VENV) ..."
 	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.lock
+	@touch $@
+
+# Without a C compiler everything is interpreted, which is slower and else the same.
+$(COMPILED): setup.py requirements/compile.lock $(SOURCES) | $(VENV)/runtime.stamp
+	@if ! command -v cc >/dev/null; then \
+		echo "There is no C compiler, so nothing is compiled. This installs one: apt-get install -y gcc libc6-dev"; \
+	elif ! $(BIN)/python -c "import pathlib, sysconfig as s, sys; sys.exit(not pathlib.Path(s.get_path('include'), 'Python.h').exists())"; then \
+		echo "Python's headers are missing, so nothing is compiled. This installs them: apt-get install -y python3-dev"; \
+	else \
+		echo "Compiling the hot modules ..."; \
+		$(PIP_INSTALL) --no-deps --require-hashes -r requirements/compile.lock && \
+		find . -path ./$(VENV) -prune -o -path ./build -prune -o -name '*.so' -exec rm -f {} + && \
+		IE_SERVING_COMPILE=1 $(BIN)/python setup.py --quiet build_ext --inplace; \
+	fi
 	@touch $@

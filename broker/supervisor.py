@@ -23,6 +23,7 @@ from typing import Any
 from xml.parsers.expat import ExpatError
 
 from broker.fleet import Add, Program, ProgramCommand, Remove, Slot, Start, Stop
+from common.build import LIBRARY
 from common.config import ServerConfig, supervisor_socket
 from common.messages import ProcessId
 from common.process import start_ticks
@@ -73,12 +74,19 @@ def link_packages(run_dir: Path) -> Path:
     """
     directory = run_dir / _PACKAGES_DIRECTORY
     directory.mkdir(mode=0o700, exist_ok=True)
+    places = []
     for name in _PACKAGES:
         found = importlib.util.find_spec(name)
         assert found is not None, "the packages are installed together"
         assert found.origin is not None, "and each has an __init__.py"
+        places.append(Path(found.origin).absolute().parent)
+    # Of the same version of Python, it takes the compiled modules, and so wants the library that they share.
+    shared = importlib.util.find_spec(LIBRARY)
+    if shared is not None and shared.origin is not None:
+        places.append(Path(shared.origin).absolute())
+    for place in places:
         with contextlib.suppress(FileExistsError):
-            (directory / name).symlink_to(Path(found.origin).absolute().parent)
+            (directory / place.name).symlink_to(place)
     return directory
 
 

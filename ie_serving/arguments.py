@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from common import values
+from common import build, values
 from common.config import (
     DEFAULT_ARENA_MB,
     DEFAULT_GRPC_PORT,
@@ -76,7 +76,7 @@ def make_parser() -> Parser:
         description="A model server for OpenVINO that speaks the TensorFlow Serving API over gRPC and REST.",
         epilog="`ie_serving COMMAND --help` lists the options of a command.",
     )
-    parser.add_argument("--version", action="version", version=f"ie_serving {__version__}")
+    parser.add_argument("--version", action="version", version=f"ie_serving {__version__} ({build.form()})")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_model(
         commands.add_parser("model", help="serve one model", description="Serve one model.", epilog=_EPILOG)

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
+from common import build
 from common.process import available_cores
 from perf import generate, plot, report
 from perf.bench import Bench
@@ -77,7 +78,7 @@ def machine(generator: generate.GeneratorName) -> dict[str, str]:
         "cpu": cpu or platform.machine(),
         "cores": str(len(available_cores())),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()}, the server's hot modules {build.form()}",
         **{name: importlib.metadata.version(name) for name in PACKAGES},
         "load generator": generate.describe(generator),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -1,7 +1,14 @@
 """For all tests."""
 
+import sys
+
 import pytest
 from hypothesis import settings
+
+from tests.support import interpreted
+
+if "--compiled" not in sys.argv:
+    interpreted.prefer_sources()
 
 from common.config import TRANSPORTS
 from tests.support import server
@@ -23,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="send messages of 1 GiB, for which some GB of memory are wanted",
     )
     parser.addoption(
+        "--compiled",
+        action="store_true",
+        help="import the compiled modules into the process of the tests as well, not only into the servers they start",
+    )
+    parser.addoption(
         "--grpc-transport", choices=TRANSPORTS, default="", help="by which whole servers speak gRPC"
     )
 
@@ -36,5 +48,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Options that tests do not ask for themselves."""
+    """Options that tests do not ask for themselves; and whether servers would run what the sources say."""
+    if stale := interpreted.stale():
+        raise pytest.UsageError(
+            f"{stale[0].relative_to(interpreted.ROOT)} was changed after it was compiled ({len(stale)} such files): "
+            "`make compile` compiles anew, `make clean-compiled` has everything interpreted"
+        )
     server.transport = config.getoption("--grpc-transport")

@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.support import interpreted
+
 _READERS = (
     "frontends.checks",
     "frontends.conversion",
@@ -27,6 +29,7 @@ _READERS = (
 
 def main() -> None:
     """Fuzz until libFuzzer ends the process."""
+    interpreted.prefer_sources()  # which atheris can look into
     try:
         atheris: Any = importlib.import_module("atheris")
     except ImportError:

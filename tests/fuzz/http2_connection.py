@@ -11,9 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.support import interpreted
+
 
 def main() -> None:
     """Fuzz until libFuzzer ends the process."""
+    interpreted.prefer_sources()  # which atheris can look into
     try:
         atheris: Any = importlib.import_module("atheris")
     except ImportError:

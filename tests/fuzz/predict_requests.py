@@ -11,11 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.support import interpreted
+
 _READERS = ("frontends.grpc.predict_reader", "frontends.grpc.predict_wire")
 
 
 def main() -> None:
     """Fuzz until libFuzzer ends the process."""
+    interpreted.prefer_sources()  # which atheris can look into
     try:
         atheris: Any = importlib.import_module("atheris")
     except ImportError:

@@ -65,9 +65,11 @@ class Server:
         ready: bool = True,
         environment: Mapping[str, str] | None = None,
         exit_code: int = 0,
+        root: Path = ROOT,
         **options: object,
     ) -> None:
-        """`directory` holds the log; `options` are those of the command line; without `ready` nothing is awaited."""
+        """`directory` holds the log; `root` is the tree that runs; `options` are those of the command line; without
+        `ready` nothing is awaited."""
         self.grpc_port, rest_port = free_ports(2)
         self.rest_port = rest_port if rest else 0
         # In the temporary directory itself, because the path of a socket may not be long.
@@ -75,6 +77,7 @@ class Server:
         self.run_dir = self._base / "run"
         self.log_path = directory / "server.log"
         self.model_path = model_path
+        self._root = root
         self._ready = ready
         self._exit_code = exit_code
         self._environment = {**os.environ, **(environment or {})}
@@ -121,7 +124,7 @@ class Server:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ie_serving", self.subcommand, *self.arguments()],
-                cwd=ROOT,
+                cwd=self._root,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
