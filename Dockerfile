@@ -5,16 +5,21 @@ ARG BASE=debian:bookworm-slim
 FROM ${BASE} AS build
 
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-venv \
+    && apt-get install -y --no-install-recommends gcc libc6-dev python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /build
 RUN python3 -m venv /ie-serving-py/venv
-COPY requirements/runtime.lock requirements/
-RUN /ie-serving-py/venv/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes -r requirements/runtime.lock
+COPY requirements/runtime.lock requirements/compile.lock requirements/
+RUN for lock in runtime compile; do \
+        /ie-serving-py/venv/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes \
+            -r "requirements/$lock.lock" || exit 1; \
+    done
 
 COPY . .
-RUN /ie-serving-py/venv/bin/pip install --no-cache-dir --no-compile --no-deps --no-build-isolation . \
+# The hot modules are compiled; what compiles them is removed again with everything else that the server never reads.
+RUN IE_SERVING_COMPILE=1 \
+        /ie-serving-py/venv/bin/pip install --no-cache-dir --no-compile --no-deps --no-build-isolation . \
     && site_packages=$(/ie-serving-py/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
     && python3 deploy/prune.py "$site_packages" \
     # Bytecode now: the server runs on a file system that it cannot write to. Unchecked: the sources never change.

@@ -11,8 +11,21 @@ import shutil
 import sys
 from pathlib import Path
 
-# What builds and installs, and is done with that.
-TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
+# What builds, compiles and installs, and is done with that.
+TOOLS = (
+    *("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"),
+    *(
+        "mypy",
+        "mypyc",
+        "mypy-*",
+        "mypy_extensions*",
+        "librt*",
+        "pathspec*",
+        "ast_serialize*",
+        "[0-9a-f]*__mypyc.*",
+    ),
+    *("grpc-stubs", "grpc_*-stubs", "google-stubs", "types_*"),
+)
 # Parts of packages that the server does not import: OpenVINO's headers and its converters for other frameworks' files
 # (the readers of those formats are in openvino/libs and stay).
 PARTS = ("openvino/include", "openvino/cmake", "openvino/tools", "openvino/torch", "openvino_telemetry")
@@ -41,7 +54,8 @@ def keep_messages_only(package: Path) -> None:
 def main(site_packages: Path) -> None:
     """Prune the installation in that directory."""
     for name in (*TOOLS, *PARTS):
-        remove(site_packages / name)
+        for path in list(site_packages.glob(name)):
+            remove(path)
     for name in ("tensorflow", "tensorflow_serving"):
         keep_messages_only(site_packages / name)
     for path in sorted(site_packages.rglob("*")):

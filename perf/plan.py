@@ -15,7 +15,8 @@ Transport = Literal["", "native", "grpcio"]
 """Of gRPC; empty: the server's default."""
 
 Key = tuple[str, str, int]
-"""A measurement: model, what is asked (`echo`, `engine`, `relay`, `grpc`, `native`, `grpcio`, `rest`), clients."""
+"""A measurement: model, what is asked (`echo`, `bare`, `engine`, `relay`, `grpc`, `native`, `grpcio`, `rest`),
+clients."""
 
 
 @dataclass(frozen=True)

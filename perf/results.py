@@ -16,7 +16,7 @@ class Record:
 
     model: str
     what: str
-    """`echo`, `engine`, `relay`, or what was asked; see perf.plan.Key."""
+    """`echo`, `bare`, `engine`, `relay`, or what was asked; see perf.plan.Key."""
     clients: int
     """0 for the engine, whose requests its hint decides."""
     round: int

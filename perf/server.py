@@ -52,21 +52,22 @@ def setup_text(resolved: Mapping[str, Any], workers: int, cores: int) -> str:
     return f"{frontends} {workers}w×{threads}t nireq {'/'.join(nireq)} {transport}"
 
 
-class EchoServer:
-    """`perf.echo` in its own process."""
+class LimitServer:
+    """One of the limits, a module of this package that serves gRPC, in a process of its own."""
 
-    def __init__(self, answer_bytes: int) -> None:
-        line = [sys.executable, "-m", "perf.echo", "--answer-bytes", str(answer_bytes)]
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._module = module
+        line = [sys.executable, "-m", module, *arguments]
         self._process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self.pid = self._process.pid
         self.port = 0
 
-    def __enter__(self) -> "EchoServer":
+    def __enter__(self) -> "LimitServer":
         assert self._process.stdout is not None
         first = self._process.stdout.readline().strip()
         if not first.isdigit():
             self._end()
-            raise StartFailedError("the echo server did not start")
+            raise StartFailedError(f"{self._module} did not start")
         self.port = int(first)
         return self
 
@@ -78,6 +79,16 @@ class EchoServer:
     def _end(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+def echo_server(answer_bytes: int) -> LimitServer:
+    """`perf.echo`; each answer is the message, or so many bytes."""
+    return LimitServer("perf.echo", "--answer-bytes", str(answer_bytes))
+
+
+def bare_server(model: Path) -> LimitServer:
+    """`perf.bare` of a model's .xml."""
+    return LimitServer("perf.bare", "--model", str(model))
 
 
 @lru_cache

@@ -11,13 +11,22 @@ What slows the machine down for a while slows down a whole round, so ratios are 
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from perf import engine, relay
 from perf.bench import Bench, Load, run_load
 from perf.calls import Sample, WrongAnswerError, check_grpc, check_rest, grpc_target, load_sample, rest_target
 from perf.plan import LINES, Setup, Transport
 from perf.results import Record
-from perf.server import EchoServer, Server, StartFailedError, has_transports, model_options
+from perf.server import (
+    LimitServer,
+    Server,
+    StartFailedError,
+    bare_server,
+    echo_server,
+    has_transports,
+    model_options,
+)
 from perf.target import Target
 
 NO_TRANSPORTS = "this server's command has no --grpc_transport"
@@ -28,7 +37,7 @@ class Step:
     """A measurement of each round."""
 
     what: str
-    """`echo`, `relay`, `engine`, or what is asked of the server: `grpc`, `native`, `grpcio`, `rest`."""
+    """`echo`, `bare`, `relay`, `engine`, or what is asked of the server: `grpc`, `native`, `grpcio`, `rest`."""
     clients: int
     lines: tuple[str, ...]
     """What it is needed for."""
@@ -54,8 +63,12 @@ def _case(model: str, *beside: Step) -> Case:
 
 
 CASES = (
-    # What one client's request costs cannot be less than the echo and the relay of a message together.
-    _case("tiny", Step("echo", 1, ("tiny-p50",)), Step("relay", 1, ("tiny-p50",))),
+    # What our own parts can do where nothing is decided, with one client and with sixteen.
+    _case(
+        "tiny",
+        *(Step(what, 1, ("tiny-p50",)) for what in ("echo", "relay", "bare")),
+        Step("bare", 16, ("tiny-native", "tiny-cpu")),
+    ),
     _case("squeezenet"),
     _case("resnet50"),
 )
@@ -80,10 +93,12 @@ def run_case(bench: Bench, case: Case) -> None:
     try:
         steps = steps_of(bench, case)
         with contextlib.ExitStack() as stack:
-            echo = stack.enter_context(EchoServer(0))
+            limits = {"echo": stack.enter_context(echo_server(0))}
+            if any(step.what == "bare" for step in steps):
+                limits["bare"] = stack.enter_context(bare_server(_xml(bench, case.model)))
             servers = _start(bench, stack, steps, sample)
             lengths = {what: server.wait_ready(sample) for what, server in servers.items()}
-            loads = _loads(bench, sample, echo, servers, lengths)
+            loads = _loads(bench, sample, limits, servers, lengths)
             for number in range(bench.settings.rounds):
                 for step in steps:
                     _take(bench, case, step, number, loads)
@@ -117,15 +132,19 @@ def _start(
 def _loads(
     bench: Bench,
     sample: Sample,
-    echo: EchoServer,
+    limits: dict[str, LimitServer],
     servers: dict[str, Server],
     lengths: dict[str, tuple[int, int]],
 ) -> dict[str, Load]:
     """What to send to whom, by what is asked."""
     model = sample.model
-    grpc = grpc_target(echo.port, sample, bench.directory, 0)
-    echoed = Target("grpc", echo.port, grpc.path, grpc.body, grpc.body.stat().st_size)
-    found = {"echo": Load(model, "echo", echoed, 1, echo.pid, "1 process")}
+    found = {}
+    for what, limit in limits.items():
+        grpc = grpc_target(limit.port, sample, bench.directory, 0)
+        # What it answers is what it was sent.
+        echoed = Target("grpc", limit.port, grpc.path, grpc.body, grpc.body.stat().st_size)
+        setup = "1 process" if what == "echo" else "1f 1w×1t native"
+        found[what] = Load(model, what, echoed, 1, limit.pid, setup)
     for what, server in servers.items():
         grpc_length, rest_length = lengths[what]
         if what == "rest":
@@ -159,13 +178,16 @@ def _run_relay(bench: Bench, case: Case, number: int) -> None:
 
 def _run_engine(bench: Bench, case: Case, number: int) -> None:
     bench.tick(f"{case.model} benchmark_app")
-    path = bench.models / case.model / "1" / f"{case.model}.xml"
     try:
-        done = engine.run(path, "throughput", bench.settings.seconds)
+        done = engine.run(_xml(bench, case.model), "throughput", bench.settings.seconds)
     except engine.EngineFailedError as error:
         bench.results.problems.append(f"{case.model} benchmark_app: {error}")
         return
     bench.results.records.append(Record(case.model, "engine", 0, number, done.text(), done.figures))
+
+
+def _xml(bench: Bench, model: str) -> Path:
+    return bench.models / model / "1" / f"{model}.xml"
 
 
 def count(bench: Bench, case: Case) -> int:

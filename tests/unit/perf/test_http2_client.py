@@ -7,7 +7,7 @@ import pytest
 
 from perf import load_mix
 from perf.http2_client import MOST_BYTES, Connection, connect, frame
-from perf.server import EchoServer
+from perf.server import echo_server
 from perf.target import LoadFailedError
 from perf.target import frame as grpc_frame
 
@@ -23,7 +23,7 @@ def bodies(directory: Path, *sizes: int) -> Path:
 
 
 def test_every_client_goes_through_all_messages(tmp_path: Path) -> None:
-    with EchoServer(0) as echo:
+    with echo_server(0) as echo:
         found = bodies(tmp_path, 10, 10, 500)
         samples = load_mix.run(echo.port, found, 15, 4, 300, 60, tmp_path / "samples.npy")
     assert len(samples.ok) == 300
@@ -39,7 +39,7 @@ def test_nobody_listening_is_a_failed_run(tmp_path: Path) -> None:
 def test_a_server_that_goes_fails_what_is_under_way_once() -> None:
     async def scenario() -> list[int]:
         told: asyncio.Queue[int] = asyncio.Queue()
-        with EchoServer(0) as echo:
+        with echo_server(0) as echo:
             connection, _ = await connect(echo.port, "/a/b", 2, lambda _, length: told.put_nowait(length))
             connection.send(grpc_frame(b"whole"))
             first = await told.get()

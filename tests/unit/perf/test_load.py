@@ -13,7 +13,7 @@ from perf.load_calls import Failure, GrpcApi
 from perf.load_inputs import Input, UnusableError, arrays, from_json
 from perf.load_report import Latencies, Outcome, document, text_of
 from perf.load_run import Run
-from perf.server import EchoServer
+from perf.server import LimitServer, echo_server
 
 # ---- what is printed
 
@@ -193,7 +193,7 @@ def test_a_stop_keeps_what_was_measured_and_waits_for_nothing() -> None:
 
 @pytest.mark.integration
 def test_a_pause_of_the_server_is_charged_to_all_that_were_due_in_it() -> None:
-    async def scenario(echo: EchoServer) -> Run:
+    async def scenario(echo: LimitServer) -> Run:
         run = Run(3.0, 200.0, 30.0)
         async with GrpcApi(f"127.0.0.1:{echo.port}", "any", 30.0).client({"x": np.zeros(1)}) as send:
             work = asyncio.ensure_future(run.go([send]))
@@ -204,7 +204,7 @@ def test_a_pause_of_the_server_is_charged_to_all_that_were_due_in_it() -> None:
             await work
         return run
 
-    with EchoServer(0) as echo:
+    with echo_server(0) as echo:
         outcome = asyncio.run(scenario(echo)).outcome
     assert not outcome.errors
     # 120 were due in the pause, 100 of them more than 0.1 s before its end. With one client only one was on its way.

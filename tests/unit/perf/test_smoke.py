@@ -17,7 +17,7 @@ from perf.calls import PREDICT, call_grpc
 from perf.generate import GeneratorName
 from perf.plan import Settings, Setup
 from perf.results import Results
-from perf.server import EchoServer, Server, StartFailedError, model_options
+from perf.server import Server, StartFailedError, bare_server, echo_server, model_options
 from perf.target import LoadFailedError, Target, frame
 
 pytestmark = pytest.mark.integration
@@ -67,7 +67,7 @@ def refusing_server() -> Iterator[int]:
 def test_every_request_to_the_echo_is_answered_and_counted(
     generator: GeneratorName, body: Path, tmp_path: Path
 ) -> None:
-    with EchoServer(0) as echo:
+    with echo_server(0) as echo:
         target = Target("grpc", echo.port, PREDICT, body, len(body.read_bytes()))
         measured = generate.measure(generator, target, 4, 400, 1.0, tmp_path)
     figures = measured.figures
@@ -80,15 +80,21 @@ def test_every_request_to_the_echo_is_answered_and_counted(
 
 
 def test_the_echo_answers_the_message_or_so_many_bytes() -> None:
-    with EchoServer(0) as echo:
+    with echo_server(0) as echo:
         assert call_grpc(echo.port, b"hello") == b"hello"
-    with EchoServer(7) as echo:
+    with echo_server(7) as echo:
         assert call_grpc(echo.port, b"hello") == bytes(7)
+
+
+def test_the_bare_parts_answer_the_message(tmp_path: Path) -> None:
+    models.write("tiny", tmp_path)
+    with bare_server(tmp_path / "tiny" / "1" / "tiny.xml") as bare:
+        assert [call_grpc(bare.port, text) for text in (b"hello", b"again")] == [b"hello", b"again"]
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_answers_of_a_wrong_length_are_errors(generator: GeneratorName, body: Path, tmp_path: Path) -> None:
-    with EchoServer(11) as echo:
+    with echo_server(11) as echo:
         target = Target("grpc", echo.port, PREDICT, body, len(body.read_bytes()))
         errors = generate.measure(generator, target, 4, 40, 1.0, tmp_path).figures.errors
     # h2load tells the sum of all lengths alone: 40 answers lack 74 bytes each, which 33 missing ones would explain.
