@@ -11,6 +11,7 @@ round of a loop travels together, as in the server. A server of this shape in th
 import argparse
 import array
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from perf.target import ROOT
 
 _MESSAGE_BYTES = 1 << 20
 _WAIT_NS = 100_000_000
+_START_S = 30.0
+_LOOK_S = 0.05
 _ASKER, _WORKER = "asker", "worker"
 
 
@@ -45,6 +48,18 @@ class _Front:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._outgoing = array.array("I")
         self._last = 0
+        self._met = asyncio.Event()
+
+    async def ready(self) -> None:
+        """Until the worker is there: what is sent to it before that is lost. Raises TimeoutError."""
+        until = self._loop.time() + _START_S
+        while not self._met.is_set():
+            if self._loop.time() > until:
+                raise TimeoutError("the worker did not come up")
+            self._outgoing.append(0)
+            self._flush()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._met.wait(), _LOOK_S)
 
     async def answer(self, message: memoryview, _call: Call) -> list[Buffer]:
         """A `Unary` handler."""
@@ -65,6 +80,7 @@ class _Front:
 
     def _receive(self) -> None:
         for (numbers,) in self._dealer.drain():
+            self._met.set()
             for number in array.array("I", numbers):
                 waiting = self._waiting.pop(number, None)
                 if waiting is not None and not waiting.done():
@@ -73,7 +89,9 @@ class _Front:
 
 async def front(path: Path) -> None:
     """Serve on a free port of 127.0.0.1, printed first, until the process is ended."""
-    methods = {PREDICT: Unary(_Front(path).answer)}
+    hops = _Front(path)
+    await hops.ready()
+    methods = {PREDICT: Unary(hops.answer)}
     transport = NativeTransport(methods, Listening("127.0.0.1", 0), _MESSAGE_BYTES)
     print(await transport.start(), flush=True)
     await asyncio.Event().wait()

@@ -140,7 +140,7 @@ def test_a_whole_case_against_a_stand_in(generator: GeneratorName, tmp_path: Pat
     assert set(results.absent) == {"tiny-native", "tiny-p50", "tiny-cpu"}  # it has no --grpc_transport
     assert len(ticks) == serving.count(bench, case) == len(results.records)
     found = {record.what: record for record in results.records}
-    assert set(found) == {"echo", "engine", "grpcio", "rest"}
+    assert set(found) == {"bare", "echo", "engine", "grpcio", "rest"}
     assert all(record.figures.errors == 0 and record.figures.rate > 0 for record in results.records)
     assert found["grpcio"].memory_bytes["other"] > 1 << 20  # the stand-in is none of the known kinds
 
