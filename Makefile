@@ -15,6 +15,8 @@ IMAGE_ARGS ?=
 
 # make test, make perf: further arguments for pytest or perf
 ARGS ?=
+# make test: unit tests that are run a second time, of the compiled modules
+HOT_TESTS := tests/unit/frontends/grpc tests/unit/broker/test_simulated_failures.py tests/unit/broker/test_scheduler.py
 # make test: files of tests that run at the same time
 TEST_PROCESSES ?= 2
 
@@ -52,6 +54,7 @@ run: install ## serve the demo model, gRPC on GRPC_PORT (9000), REST on REST_POR
 
 test: lint compile ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
 	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(ARGS)
+	@$(BIN)/python -m pytest --quiet --compiled $(HOT_TESTS)
 
 test-deep: dev ## the slow suites: simulated failures, changing versions, bytes of any kind, messages of 1 GiB
 	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/unit/broker/test_simulated_failures.py $(ARGS)

@@ -20,7 +20,6 @@ HOT = (
     "broker/core.py",
     "broker/outbox.py",
     "broker/peers.py",
-    "broker/registry.py",
     "broker/requests.py",
     "broker/router.py",
     "broker/scheduler.py",

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.build import LIBRARY
+
 ROOT = Path(__file__).resolve().parents[3]
 ENTRIES = ("workers.service", "workers.openvino_engine")
 ALLOWED = {"msgspec", "numpy", "openvino", "zmq"}
@@ -66,7 +68,7 @@ import sys
 class Hide:
     def find_spec(self, name, path=None, target=None):
         package = name.partition(".")[0]
-        allowed = {ALLOWED!r} | {{"workers", "common", "openvino_telemetry", "numpy_distutils"}}
+        allowed = {ALLOWED!r} | {{"workers", "common", "{LIBRARY}", "openvino_telemetry", "numpy_distutils"}}
         if path is None and package not in allowed and package not in sys.stdlib_module_names:
             raise ModuleNotFoundError(f"{{name}} is hidden", name=name)
 sys.meta_path.insert(0, Hide())
