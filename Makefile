@@ -40,7 +40,8 @@ help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
 		printf '%-16s %s\n' "$$name" "$$text"; done
 
-install: $(VENV)/runtime.stamp ## make .venv with the pinned packages and the command ie_serving in it
+# Whoever has compiled once has what is compiled follow the sources.
+install: $(VENV)/runtime.stamp $(wildcard $(COMPILED)) ## make .venv with the pinned packages and the command ie_serving in it
 	@:
 
 dev: $(VENV)/dev.stamp ## install what test, lint and perf need beside it
