@@ -23,9 +23,9 @@ from common.errors import (
 from common.messages import Completed, OutputResult, Released, Stale, Submit
 from common.states import VersionState
 from common.tensors import Signature, TensorSpec
-from frontends.dataplane import Prediction
 from frontends.interface import InputTensor, Selector, Served
 from frontends.memory import ARENA, Block
+from frontends.prediction import Prediction
 from tests.unit.frontends.scripted_broker import (
     ARENA_BYTES,
     LARGE_BYTES,
