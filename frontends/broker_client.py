@@ -263,7 +263,7 @@ class BrokerClient:
     def _on_input(self) -> None:
         now = time.monotonic_ns()
         for message, frames in self._link.drain(now):
-            self._receive(message, frames)
+            self.receive(message, frames)
         self._follow_changes(now)
         dealer = self._link.dealer
         if dealer is not None and dealer.left:
@@ -273,7 +273,8 @@ class BrokerClient:
         self._link.broker_ended(time.monotonic_ns())
         self._on_input()
 
-    def _receive(self, message: Message, frames: tuple[bytes, ...]) -> None:
+    def receive(self, message: Message, frames: tuple[bytes, ...]) -> None:
+        """A message of the broker, and the further frames that it came with."""
         if isinstance(message, Completed):
             self._completed(message, frames)
         elif isinstance(message, Catalogue):

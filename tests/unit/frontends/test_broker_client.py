@@ -398,7 +398,7 @@ def test_cancelled_in_the_round_of_its_answer_the_block_is_free(
         await stage.link()
         task = begin(stage)
         assert (await stage.broker.next(Submit)).id == 1
-        stage.client._receive(last, ())
+        stage.client.receive(last, ())
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -413,7 +413,7 @@ async def test_cancelled_in_the_round_of_its_refusal_the_block_is_freed_once(sta
     await stage.link()
     task = begin(stage)
     submit = await stage.broker.next(Submit)
-    stage.client._receive(Completed(submit.id, (), WireError(Code.INTERNAL, "x")), ())
+    stage.client.receive(Completed(submit.id, (), WireError(Code.INTERNAL, "x")), ())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -362,21 +362,21 @@ async def _cancelled(stage: Stage, task: asyncio.Task[bytes], submit: Submit) ->
 
 
 async def _cancelled_as_it_is_answered(stage: Stage, task: asyncio.Task[bytes], submit: Submit) -> None:
-    stage.client._receive(Completed(submit.id, (OutputResult((2, 4)),)), ())
+    stage.client.receive(Completed(submit.id, (OutputResult((2, 4)),)), ())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
 async def _cancelled_as_it_is_stale(stage: Stage, task: asyncio.Task[bytes], submit: Submit) -> None:
-    stage.client._receive(Stale(submit.id, 2), ())
+    stage.client.receive(Stale(submit.id, 2), ())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
 async def _cancelled_while_it_is_stale(stage: Stage, task: asyncio.Task[bytes], submit: Submit) -> None:
-    stage.client._receive(Stale(submit.id, 2), ())
+    stage.client.receive(Stale(submit.id, 2), ())
     for _ in range(5):
         await asyncio.sleep(0)
     task.cancel()
