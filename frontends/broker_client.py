@@ -80,6 +80,8 @@ class BrokerClient:
         self._listening = False
         self.catalogue: CatalogueView | None = None
         """The last one that came; None before the first."""
+        self.catalogues = 0
+        """How many have come: what was found out by one may be wrong by the next."""
         self._catalogue_waiters: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False
@@ -323,6 +325,7 @@ class BrokerClient:
 
     def _take_catalogue(self, message: Catalogue) -> None:
         self.catalogue = CatalogueView(message)
+        self.catalogues += 1
         # Every submit of this loop round was chosen by an older one and is already in `_outgoing`, before this.
         self._post(Acknowledge(message.generation))
         waiters, self._catalogue_waiters = self._catalogue_waiters, []

@@ -153,9 +153,9 @@ class Dataplane:
         """See FormDataplane."""
         client = self._client
         self._admission.check(len(client.ledger.entries))
-        if form.catalogue is not client.catalogue:
-            self._note(form, message)
         recipe = form.recipe
+        if form.catalogue != client.catalogues or (recipe is not None and recipe.plan.forgotten):
+            recipe = self._note(form, message)
         if recipe is None or _logger.isEnabledFor(logging.DEBUG):
             return None
         place = self._plans.take(recipe.plan)
@@ -214,13 +214,14 @@ class Dataplane:
             raise UnavailableError("The server is starting and does not know its models yet")
         return catalogue
 
-    def _note(self, form: Form, message: memoryview) -> None:
+    def _note(self, form: Form, message: memoryview) -> Recipe | None:
         """How requests of this form are carried out under the present catalogue."""
         if form.seen:
-            form.catalogue = self._client.catalogue
+            form.catalogue = self._client.catalogues
             form.recipe = self._recipe(form, message)
         # The second one shows that there may be others.
         form.seen = True
+        return form.recipe
 
     def _recipe(self, form: Form, message: memoryview) -> Recipe | None:
         try:

@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from common.messages import Completed
-from frontends.catalogue import CatalogueView
 from frontends.interface import BuildInputs, DataplaneInterface, InputTensor, Prediction, Selector
 from frontends.recipes import Recipe
 from frontends.requests import RecipeRequest
@@ -65,8 +64,8 @@ class Form:
         """What lies between and behind the tensors' elements: from, to, and the bytes there."""
         self.seen = False
         """Whether the data plane has been asked for one."""
-        self.catalogue: CatalogueView | None = None
-        """The one by which there is a recipe, or is none."""
+        self.catalogue = -1
+        """Number of the one by which there is a recipe, or is none."""
         self.recipe: Recipe | None = None
         """What the data plane has noted; None: requests of this form go the general way, which may be a refusal."""
 

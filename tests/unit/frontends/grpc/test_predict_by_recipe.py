@@ -479,6 +479,18 @@ async def test_a_place_that_a_worker_may_write_to_is_nobodys(stage: Stage) -> No
 
 
 @on_stage
+async def test_a_plan_that_is_forgotten_is_made_anew(stage: Stage) -> None:
+    rim = await begun(stage)
+    await rim.learn(message_of(x=X), X)
+    stage.dataplane._plans.clear()
+    offsets = {(await rim.served(message_of(x=X), X))[0].inputs[0].offset for _ in range(3)}
+    recipe = rim.form(message_of(x=X)).recipe
+    assert recipe is not None
+    assert not recipe.plan.forgotten
+    assert len(offsets) == len(recipe.plan.spare) == 1
+
+
+@on_stage
 async def test_kept_places_are_given_up_for_what_needs_the_arena(stage: Stage) -> None:
     rim = await begun(stage)
     await rim.learn(message_of(x=X), X)
