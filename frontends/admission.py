@@ -17,7 +17,8 @@ class Admission:
 
     def check(self, lent: int) -> None:
         """Whether one more request may start while `lent` blocks are out. Raises the refusal."""
-        self.check_open()
+        if self.draining:
+            self.check_open()
         if lent >= self._max_requests:
             self._count(Code.RESOURCE_EXHAUSTED)
             raise ResourceExhaustedError(

@@ -10,16 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from common.config import ModelConfig, peers_socket
 from common.errors import (
     DeadlineExceededError,
     InternalError,
-    ResourceExhaustedError,
-    ServingError,
     UnavailableError,
     from_wire,
 )
@@ -32,24 +28,24 @@ from common.messages import (
     Leaving,
     Listening,
     Message,
-    OutputResult,
-    Reconfigure,
     Reconfigured,
     Refused,
     Released,
     Stale,
     Submit,
-    Timing,
 )
 from common.peer import PeerLink
 from common.process import this_process
 from common.session import LinkDown, LinkUp
-from common.transport import Dealer, Transport
+from common.transport import Transport
 from frontends.admission import Admission
 from frontends.catalogue import CatalogueView
 from frontends.interface import Reconfiguration
 from frontends.ledger import Ledger
+from frontends.loop_watch import LoopWatch
 from frontends.memory import Block, Memory
+from frontends.reconfigurations import Reconfigurations
+from frontends.requests import Answer, Request, StaleVersionError, gave_back
 
 _logger = logging.getLogger("frontends")
 
@@ -62,46 +58,6 @@ _REST_S = 1.0
 _SOON_NS = 300_000_000
 """A request with less time left has a timer of its own. Some ticks: one may be late."""
 
-MAX_RECONFIGURATIONS = 16
-"""Configurations that may be waited for at once; each is as long as its models are many."""
-
-
-class StaleVersionError(Exception):
-    """The version left between the choice and the submit: choose again once the catalogue is at `generation`."""
-
-    def __init__(self, generation: int) -> None:
-        super().__init__(f"catalogue generation {generation}")
-        self.generation = generation
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A request's outputs as the broker reported them."""
-
-    outputs: tuple[OutputResult, ...]
-    frames: tuple[bytes, ...]
-    timing: Timing
-
-
-class _LoopWatch:
-    """Announces the link's descriptors to asyncio."""
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_input: Callable[[], None], on_death: Callable[[], None]
-    ) -> None:
-        self._loop = loop
-        self._on_input = on_input
-        self._on_death = on_death
-
-    def add(self, source: Dealer | int) -> None:
-        if isinstance(source, int):
-            self._loop.add_reader(source, self._on_death)
-        else:
-            self._loop.add_reader(source.descriptor, self._on_input)
-
-    def remove(self, source: Dealer | int) -> None:
-        self._loop.remove_reader(source if isinstance(source, int) else source.descriptor)
-
 
 class BrokerClient:
     """The link, the ledger, and who waits for what."""
@@ -112,23 +68,22 @@ class BrokerClient:
         self._process = this_process()
         self._memory = memory
         self._admission = admission
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._transport = Transport()
-        watch = _LoopWatch(self._loop, self._on_input, self._on_death)
+        watch = LoopWatch(self.loop, self._on_input, self._on_death)
         self._link = PeerLink(self._transport, peers_socket(run_dir), name, self._hello, watch)
-        self.ledger = Ledger()
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
-        self._blocks: dict[int, Block] = {}
-        self._reconfiguring: dict[int, asyncio.Future[Reconfiguration]] = {}
-        self._last_reconfiguration = 0
+        self.ledger: Ledger[Request] = Ledger()
+        self._entries = self.ledger.entries
+        self._reconfigurations = Reconfigurations()
         self._outgoing: list[Message] = []
         self._flush_due: asyncio.Handle | None = None
         self._listening = False
-        self._catalogue: CatalogueView | None = None
+        self.catalogue: CatalogueView | None = None
+        """The last one that came; None before the first."""
+        self.catalogues = 0
+        """How many have come: what was found out by one may be wrong by the next."""
         self._catalogue_waiters: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._timers: dict[int, asyncio.TimerHandle] = {}
-        """Of the requests that are near their deadline."""
         self._resting = False
         self.unknown_answers = 0
 
@@ -136,11 +91,6 @@ class BrokerClient:
     def linked(self) -> bool:
         """Whether a broker is there."""
         return self._link.linked
-
-    @property
-    def catalogue(self) -> CatalogueView | None:
-        """The last one that came; None before the first."""
-        return self._catalogue
 
     def start(self) -> None:
         """Greet the broker, now and whenever it is a new one."""
@@ -158,41 +108,49 @@ class BrokerClient:
         # Now, because nothing else may come that a round of the loop would be waited for.
         self._flush()
 
-    async def run(self, submit: Submit, block: Block, deadline_ns: int) -> Answer:
-        """Have a request inferred. The block is the caller's again when this returns or raises StaleVersionError; it is
-        free when this raises a ServingError of the broker; after DeadlineExceededError or CancelledError it becomes so.
+    def begin(self, request: Request, now: int) -> None:
+        """Have it inferred; its `waiter` tells of the end. The block is the caller's again with an answer or a
+        StaleVersionError; it is free with a ServingError of the broker; after DeadlineExceededError it becomes so.
 
-        Raises ServingError, StaleVersionError.
+        Whoever waits and is cancelled says so by `give_up`. `now`, by CLOCK_MONOTONIC, may be of a little while ago.
         """
-        waiter: asyncio.Future[Answer] = self._loop.create_future()
-        id_ = submit.id
-        self._waiting[id_] = waiter
-        self._blocks[id_] = block
-        self.ledger.add(submit)
+        submit = request.submit
+        self._entries[submit.id] = request
         if self._resting:
             self._tick_after(_TICK_S)
         if self._link.linked:
             self._post(submit)
-        self._watch(id_, deadline_ns - time.monotonic_ns())
+        left_ns = submit.deadline - now
+        if left_ns < _SOON_NS:
+            self._watch(request, left_ns)
+
+    def give_up(self, request: Request) -> None:
+        """Whoever waited for it was cancelled: the block is freed as soon as nothing can write to it."""
+        if request.timer is not None:
+            request.timer.cancel()
+        if gave_back(request.waiter):
+            # Answered in the very round in which the client went: the block is ours, and nobody's any more.
+            self._memory.free(request.block)
+        else:
+            self._abandon(request.submit.id)
+
+    async def run(self, submit: Submit, block: Block) -> Answer:
+        """Have a request inferred, and wait; of being cancelled nobody need be told. Raises ServingError,
+        StaleVersionError.
+        """
+        request = Request(submit, block, self.loop.create_future())
+        self.begin(request, time.monotonic_ns())
         try:
-            return await waiter
+            completed = await request.waiter
         except asyncio.CancelledError:
-            if _gave_back(waiter):
-                # Answered in the very round in which the client went: the block is ours, and nobody's any more.
-                self._memory.free(block)
-            else:
-                self._abandon(id_)
+            self.give_up(request)
             raise
-        finally:
-            timer = self._timers.pop(id_, None)
-            if timer is not None:
-                timer.cancel()
-            self._waiting.pop(id_, None)
+        return Answer(completed.outputs, request.frames, completed.timing)
 
     async def wait_for_catalogue(self, generation: int, deadline_ns: int) -> None:
         """Until the catalogue is at least of this generation (0: until there is one). Raises DeadlineExceededError."""
-        while self._catalogue is None or self._catalogue.generation < generation:
-            waiter = self._loop.create_future()
+        while self.catalogue is None or self.catalogue.generation < generation:
+            waiter = self.loop.create_future()
             self._catalogue_waiters.append(waiter)
             left = (deadline_ns - time.monotonic_ns()) / 1e9
             try:
@@ -204,32 +162,30 @@ class BrokerClient:
         """Have these models served, or (None) the configuration file read again. See DataplaneInterface."""
         if not self._link.linked:
             raise UnavailableError("The broker is not there now; ask again")
-        if len(self._reconfiguring) >= MAX_RECONFIGURATIONS:
-            raise ResourceExhaustedError(
-                f"{MAX_RECONFIGURATIONS} changes of the configuration are under way, the most that are waited for"
-            )
-        self._last_reconfiguration += 1
-        id_ = self._last_reconfiguration
-        waiter: asyncio.Future[Reconfiguration] = self._loop.create_future()
-        self._reconfiguring[id_] = waiter
+        asked, message = self._reconfigurations.begin(self.loop.create_future(), models)
         self._tick_after(_TICK_S)
-        self._post(Reconfigure(id_, models))
+        self._post(message)
         try:
-            return await asyncio.wait_for(waiter, max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
+            return await asyncio.wait_for(asked, max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
         except asyncio.TimeoutError:  # not the built-in one before Python 3.11
             raise DeadlineExceededError(
                 "The deadline passed before the models of the new configuration were loaded; loading goes on"
             ) from None
         finally:
-            del self._reconfiguring[id_]
+            self._reconfigurations.end(message.id)
 
     async def drained(self, timeout_s: float) -> bool:
         """Wait until nobody waits for an answer; whether that was so in time."""
-        ends = self._loop.time() + timeout_s
-        while self._waiting and (left := ends - self._loop.time()) > 0:
-            # One round may not be the last: a Stale request is submitted again.
-            await asyncio.wait(list(self._waiting.values()), timeout=left)
-        return not self._waiting
+        ends = self.loop.time() + timeout_s
+        # Who was answered in this very round goes first: what is Stale is submitted again.
+        await asyncio.sleep(0)
+        while (waiters := self._waiters()) and (left := ends - self.loop.time()) > 0:
+            # One round may not be the last, for the same reason.
+            await asyncio.wait(waiters, timeout=left)
+        return not waiters
+
+    def _waiters(self) -> list[asyncio.Future[Completed]]:
+        return [one.waiter for one in self._entries.values() if not one.waiter.done()]
 
     def close(self) -> None:
         """Close the link."""
@@ -251,7 +207,7 @@ class BrokerClient:
         """Have a message sent, with all others of this round of the loop."""
         self._outgoing.append(message)
         if self._flush_due is None:
-            self._flush_due = self._loop.call_soon(self._flush)
+            self._flush_due = self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         if self._flush_due is not None:
@@ -261,112 +217,115 @@ class BrokerClient:
         if not outgoing or not self._link.linked:
             # What was to be said is in the ledger, and so in the next Hello, or said when the link is there.
             return
-        now = time.monotonic_ns()
-        # A Submit whose request was given up in this very round must not go: its block belongs to another by now.
-        outgoing = [one for one in outgoing if type(one) is not Submit or self.ledger.sent(one.id, now)]
-        self._link.send(outgoing)
+        now, entries = time.monotonic_ns(), self._entries
+        sent: list[Message] = []
+        for one in outgoing:
+            if type(one) is Submit:
+                request = entries.get(one.id)
+                if request is None:
+                    # Given up in this very round: it must not go, for its block belongs to another by now.
+                    continue
+                request.sent_at = now
+            sent.append(one)
+        self._link.send(sent)
         dealer = self._link.dealer
         if dealer is not None and dealer.has_input():
             self._on_input()
 
     def _abandon(self, id_: int) -> None:
         """Nobody waits for the request any more; its block comes back when the broker says so."""
+        request = self._entries.get(id_)
+        if request is None:
+            return
         if self.ledger.abandon(id_):
-            self._free(id_)
-        elif id_ in self.ledger.entries:
+            self._memory.free(request.block)
+        else:
             self._post(Cancel(id_))
 
-    def _watch(self, id_: int, left_ns: int) -> None:
+    def _watch(self, request: Request, left_ns: int) -> None:
         """Have a request expire on time. One that has long is looked at again at every tick, and has no timer yet."""
-        if left_ns < _SOON_NS:
-            self._timers[id_] = self._loop.call_later(max(0.0, left_ns / 1e9), self._expire, id_)
+        request.timer = self.loop.call_later(max(0.0, left_ns / 1e9), self._expire, request.submit.id)
 
     def _watch_all(self, now: int) -> None:
-        for id_ in self._waiting:
-            entry = self.ledger.entries.get(id_)
-            if entry is not None and id_ not in self._timers:
-                self._watch(id_, entry.submit.deadline - now)
+        for request in self._entries.values():
+            left_ns = request.submit.deadline - now
+            if left_ns < _SOON_NS and request.timer is None and not request.waiter.done():
+                self._watch(request, left_ns)
 
     def _expire(self, id_: int) -> None:
-        waiter = self._waiting.get(id_)
-        if waiter is not None and not waiter.done():
+        request = self._entries.get(id_)
+        if request is not None and not request.waiter.done():
             self._abandon(id_)
-            waiter.set_exception(DeadlineExceededError("The deadline passed before the answer was there"))
-
-    def _free(self, id_: int) -> None:
-        block = self._blocks.pop(id_, None)
-        if block is not None:
-            self._memory.free(block)
+            request.waiter.set_exception(
+                DeadlineExceededError("The deadline passed before the answer was there")
+            )
 
     # ---- incoming
 
     def _on_input(self) -> None:
         now = time.monotonic_ns()
         for message, frames in self._link.drain(now):
-            self._receive(message, frames)
+            self.receive(message, frames)
         self._follow_changes(now)
         dealer = self._link.dealer
         if dealer is not None and dealer.left:
-            self._loop.call_soon(self._on_input)
+            self.loop.call_soon(self._on_input)
 
     def _on_death(self) -> None:
         self._link.broker_ended(time.monotonic_ns())
         self._on_input()
 
-    def _receive(self, message: Message, frames: tuple[bytes, ...]) -> None:
+    def receive(self, message: Message, frames: tuple[bytes, ...]) -> None:
+        """A message of the broker, and the further frames that it came with."""
         if isinstance(message, Completed):
             self._completed(message, frames)
         elif isinstance(message, Catalogue):
             self._take_catalogue(message)
         elif isinstance(message, Released):
-            if self.ledger.close(message.id) is not None:
-                self._free(message.id)
+            request = self.ledger.close(message.id)
+            if request is not None:
+                self._memory.free(request.block)
         elif isinstance(message, Stale):
-            self._give_back(message.id, StaleVersionError(message.generation))
+            self._stale(message)
         elif isinstance(message, Reconfigured):
-            self._reconfigured(message)
+            self._reconfigurations.answered(message)
 
     def _completed(self, message: Completed, frames: tuple[bytes, ...]) -> None:
-        if message.error is not None:
-            self._fail(message.id, from_wire(message.error))
+        """The waiter gets the answer, and the block with it, or the error."""
+        request = self._closed(message.id)
+        if request is None:
             return
-        self._give_back(message.id, Answer(message.outputs, frames, message.timing))
-
-    def _give_back(self, id_: int, outcome: Answer | StaleVersionError) -> None:
-        """The waiter gets this, and the block with it."""
-        if self.ledger.close(id_) is None:
-            self.unknown_answers += 1
+        waiter = request.waiter
+        if message.error is None and not waiter.done():
+            request.frames = frames
+            waiter.set_result(message)
             return
-        waiter = self._waiting.get(id_)
-        if waiter is None or waiter.done():
-            self._free(id_)
-            return
-        del self._blocks[id_]
-        if isinstance(outcome, Answer):
-            waiter.set_result(outcome)
-        else:
-            waiter.set_exception(outcome)
-
-    def _fail(self, id_: int, error: ServingError) -> None:
-        if self.ledger.close(id_) is None:
-            self.unknown_answers += 1
-            return
-        self._free(id_)
-        waiter = self._waiting.get(id_)
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
-
-    def _reconfigured(self, message: Reconfigured) -> None:
-        waiter = self._reconfiguring.get(message.id)
-        if waiter is None or waiter.done():
-            return
-        if message.error is not None:
+        self._memory.free(request.block)
+        if message.error is not None and not waiter.done():
             waiter.set_exception(from_wire(message.error))
+
+    def _stale(self, message: Stale) -> None:
+        """The waiter gets the block back."""
+        request = self._closed(message.id)
+        if request is None:
+            return
+        if request.waiter.done():
+            self._memory.free(request.block)
         else:
-            waiter.set_result(Reconfiguration(message.changed, message.failures))
+            request.waiter.set_exception(StaleVersionError(message.generation))
+
+    def _closed(self, id_: int) -> Request | None:
+        """The request that has ended, which is forgotten; None, and it is counted, for one that is not known."""
+        request = self._entries.pop(id_, None)
+        if request is None:
+            self.unknown_answers += 1
+        elif request.timer is not None:
+            request.timer.cancel()
+        return request
 
     def _take_catalogue(self, message: Catalogue) -> None:
-        self._catalogue = CatalogueView(message)
+        self.catalogue = CatalogueView(message)
+        self.catalogues += 1
         # Every submit of this loop round was chosen by an older one and is already in `_outgoing`, before this.
         self._post(Acknowledge(message.generation))
         waiters, self._catalogue_waiters = self._catalogue_waiters, []
@@ -390,18 +349,13 @@ class BrokerClient:
             return
         self._tick_after(_TICK_S)
         self._outgoing.clear()
-        # Whether the broker has read it, and whether its answer was on the way, is not known.
-        for waiting in self._reconfiguring.values():
-            if not waiting.done():
-                waiting.set_exception(
-                    UnavailableError("The broker was lost while the configuration changed; ask again")
-                )
+        self._reconfigurations.lost()
         if not change.broker_died:
             return
         _logger.warning("the broker has ended; requests are kept for its successor")
         for id_ in self.ledger.broker_died(now):
-            waiter = self._waiting.get(id_)
-            if waiter is not None and not waiter.done():
+            waiter = self._entries[id_].waiter
+            if not waiter.done():
                 waiter.set_exception(
                     InternalError("The broker ended three times right after it got the request")
                 )
@@ -415,7 +369,12 @@ class BrokerClient:
         refused = self._admission.refused()
         if refused and self._link.linked:
             self._post(Refused(refused))
-        due = self.ledger.entries or self._reconfiguring or self._memory.is_restless or not self._link.linked
+        due = (
+            self._entries
+            or self._reconfigurations.waiting
+            or self._memory.is_restless
+            or not self._link.linked
+        )
         self._tick_after(_TICK_S if due else _REST_S)
 
     def _tick_after(self, delay_s: float) -> None:
@@ -423,11 +382,4 @@ class BrokerClient:
         if self._timer is not None:
             self._timer.cancel()
         self._resting = delay_s > _TICK_S
-        self._timer = self._loop.call_later(delay_s, self._tick)
-
-
-def _gave_back(waiter: asyncio.Future[Answer]) -> bool:
-    """Whether the block came back to who waits here; else it is free already, or the broker's still."""
-    if not waiter.done() or waiter.cancelled():
-        return False
-    return waiter.exception() is None or isinstance(waiter.exception(), StaleVersionError)
+        self._timer = self.loop.call_later(delay_s, self._tick)

@@ -14,31 +14,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-
-import numpy as np
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from common.config import ModelConfig
-from common.dtypes import STORAGE
-from common.errors import InternalError, InvalidArgumentError, UnavailableError
-from common.messages import OutputResult, Submit, VersionStatus
-from common.strings import BadStringsError, decode, encode_into
+from common.errors import InvalidArgumentError, ServingError, UnavailableError
+from common.messages import Completed, Submit, VersionStatus
+from common.strings import encode_into
 from common.tensors import STRING
 from frontends.admission import Admission
-from frontends.broker_client import Answer, BrokerClient, StaleVersionError
+from frontends.broker_client import BrokerClient
 from frontends.catalogue import CatalogueView
 from frontends.conversion import copy_into
+from frontends.forms import Form
 from frontends.images import ImageDecoder
-from frontends.interface import (
-    BuildInputs,
-    InputTensor,
-    OutputTensor,
-    Reconfiguration,
-    Selector,
-    Served,
-)
+from frontends.interface import BuildInputs, InputTensor, Reconfiguration, Selector, Served
 from frontends.memory import ARENA, Block, Memory
 from frontends.plans import Place, Plan, Plans, find_in_place
+from frontends.prediction import Prediction, frame_bytes_of, read_answer
+from frontends.recipes import Recipe, expected_results
+from frontends.requests import Answer, RecipeRequest, StaleVersionError
 
 _logger = logging.getLogger("frontends")
 
@@ -46,59 +41,6 @@ _MAX_CHOICES = 5
 """Times that a request is resolved anew because its version left meanwhile."""
 
 _NOWHERE: Mapping[str, int] = {}
-
-_MISFIT = "The worker's answer does not fit the model's signature"
-
-
-class Prediction:
-    """An answer in place. Use it, then `release` it; the arrays are not to be touched afterwards."""
-
-    __slots__ = (
-        "_answered",
-        "_block",
-        "_dataplane",
-        "_frame_bytes",
-        "_started",
-        "_submitted",
-        "outputs",
-        "served",
-    )
-
-    def __init__(
-        self,
-        dataplane: Dataplane,
-        served: Served,
-        block: Block,
-        started: int,
-        submitted: int,
-        frame_bytes: int,
-    ) -> None:
-        self._dataplane = dataplane
-        self._block: Block | None = block
-        self._started = started
-        self._submitted = submitted
-        self._answered = time.monotonic_ns()
-        self._frame_bytes = frame_bytes
-        self.served = served
-        self.outputs: dict[str, OutputTensor] = {}
-
-    def release(self) -> None:
-        """Give the block back. A second call does nothing."""
-        block, self._block = self._block, None
-        if block is None:
-            return
-        self.outputs = {}
-        self._dataplane.take_back(block, self._frame_bytes)
-        if _logger.isEnabledFor(logging.DEBUG):
-            now = time.monotonic_ns()
-            _logger.debug(
-                "model %s version %d: deserialization %.3f ms, inference %.3f ms, serialization %.3f ms",
-                self.served.id.model,
-                self.served.id.version,
-                (self._submitted - self._started) / 1e6,
-                (self._answered - self._submitted) / 1e6,
-                (now - self._answered) / 1e6,
-            )
 
 
 class Dataplane:
@@ -109,7 +51,7 @@ class Dataplane:
         self._memory = memory
         self._admission = admission
         self._images = ImageDecoder()
-        self._plans = Plans()
+        self._plans = Plans(memory)
 
     @property
     def ready(self) -> bool:
@@ -131,25 +73,51 @@ class Dataplane:
         """The version that a request would use. Raises NotFoundError, UnavailableError."""
         return self._catalogue().choose(selector)
 
-    async def predict(
+    def predict(
         self,
         selector: Selector,
         build: BuildInputs,
         deadline_ns: int,
         outputs: frozenset[str] = frozenset(),
         body: Block | None = None,
-    ) -> Prediction:
+    ) -> Coroutine[Any, Any, Prediction]:
         """Infer; `outputs` names the wanted ones (empty: all). `deadline_ns` is CLOCK_MONOTONIC.
 
         Inputs that lie in `body` are read there by the worker, if they can be. It is freed by this in any case.
 
         Raises ServingError. When the calling task is cancelled the block is freed as soon as nothing can write to it.
         """
+        return self._predict(selector, build, deadline_ns, outputs, body, 0)
+
+    def predict_after(
+        self,
+        generation: int,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+    ) -> Coroutine[Any, Any, Prediction]:
+        """See FormDataplane."""
+        return self._predict(selector, build, deadline_ns, outputs, None, generation)
+
+    async def _predict(
+        self,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str],
+        body: Block | None,
+        awaited: int,
+    ) -> Prediction:
+        """`awaited`: generation of the catalogue to wait for, of a request that was found stale once; else 0."""
         started = time.monotonic_ns()
         kept = body
         try:
-            self._admission.check(len(self._client.ledger))
-            for _ in range(_MAX_CHOICES):
+            if awaited:
+                await self._client.wait_for_catalogue(awaited, deadline_ns)
+            else:
+                self._admission.check(len(self._client.ledger))
+            for _ in range(_MAX_CHOICES - bool(awaited)):
                 served = self.choose(selector)
                 _check_outputs(served, outputs)
                 inputs = build(served)
@@ -166,20 +134,69 @@ class Dataplane:
                 submitted = time.monotonic_ns()
                 lent, kept = (block, None) if body is None else (_beside(block, body), None)
                 try:
-                    answer = await self._client.run(submit, lent, deadline_ns)
+                    answer = await self._client.run(submit, lent)
                 except StaleVersionError as stale:
                     kept = body
                     self._memory.free(block)
                     await self._client.wait_for_catalogue(stale.generation, deadline_ns)
                     continue
                 kept = body
-                return self._answer(served, block, place, answer, outputs, started, submitted)
+                return self._answer(served, block, place, answer, outputs, (started, submitted))
             raise UnavailableError(
                 f"Model {selector.model} changes its versions faster than the request can follow"
             )
         finally:
             if kept is not None:
                 self._memory.free(kept)
+
+    def begin(self, form: Form, message: memoryview, now: int, deadline_ns: int) -> RecipeRequest | None:
+        """See FormDataplane."""
+        client = self._client
+        self._admission.check(len(client.ledger.entries))
+        recipe = form.recipe
+        if form.catalogue != client.catalogues or (recipe is not None and recipe.plan.forgotten):
+            recipe = self._note(form, message)
+        if recipe is None or _logger.isEnabledFor(logging.DEBUG):
+            return None
+        place = self._plans.take(recipe.plan)
+        if place is None:
+            return None
+        buffer, writes = place.buffer, place.writes
+        try:
+            for index, source in enumerate(recipe.sources):
+                buffer[writes[index]] = message[source]
+        except BaseException:
+            self._plans.put_back(recipe.plan, place)
+            raise
+        served = recipe.served
+        submit = Submit(
+            client.ledger.next_id(),
+            served.id,
+            served.generation,
+            ARENA,
+            place.inputs,
+            place.outputs,
+            deadline_ns,
+        )
+        request = RecipeRequest(submit, client.loop.create_future(), recipe, place)
+        client.begin(request, now)
+        return request
+
+    def finish(
+        self, request: RecipeRequest, completed: Completed, wanted: frozenset[str], started: int
+    ) -> Prediction:
+        """See FormDataplane."""
+        answer = Answer(completed.outputs, request.frames, completed.timing)
+        times = started, request.sent_at
+        return self._answer(request.recipe.served, request.block, request.place, answer, wanted, times)
+
+    def put_back(self, request: RecipeRequest) -> None:
+        """See FormDataplane."""
+        self._plans.put_back(request.recipe.plan, request.place)
+
+    def give_up(self, request: RecipeRequest) -> None:
+        """See FormDataplane."""
+        self._client.give_up(request)
 
     async def reconfigure(self, models: tuple[ModelConfig, ...] | None, deadline_ns: int) -> Reconfiguration:
         """Serve these models and no others; None: read the configuration file again. Raises ServingError."""
@@ -191,17 +208,38 @@ class Dataplane:
         self._images.close()
         self._plans.clear()
 
-    def take_back(self, block: Block, frame_bytes: int) -> None:
-        """A prediction was released."""
-        self._memory.free(block)
-        if frame_bytes:
-            self._admission.drop_frames(frame_bytes)
-
     def _catalogue(self) -> CatalogueView:
         catalogue = self._client.catalogue
         if catalogue is None:
             raise UnavailableError("The server is starting and does not know its models yet")
         return catalogue
+
+    def _note(self, form: Form, message: memoryview) -> Recipe | None:
+        """How requests of this form are carried out under the present catalogue."""
+        if form.seen:
+            form.catalogue = self._client.catalogues
+            form.recipe = self._recipe(form, message)
+        # The second one shows that there may be others.
+        form.seen = True
+        return form.recipe
+
+    def _recipe(self, form: Form, message: memoryview) -> Recipe | None:
+        try:
+            served = self.choose(form.selector)
+            _check_outputs(served, form.output_filter)
+            plan = self._plans.find(served, form.read_inputs(message))
+        except ServingError:
+            return None
+        given = {one.name: one for one in form.inputs}
+        sources = []
+        for spec in served.signature.inputs:
+            found = given[spec.name]
+            if found.dtype != spec.dtype or spec.dtype == "bool":
+                # To be converted; of bool, any byte but 0 is true.
+                return None
+            sources.append(slice(found.start, found.stop))
+        expected = expected_results(served.signature, plan.layout, form.output_filter)
+        return Recipe(served, plan, tuple(sources), expected)
 
     def _room(
         self, served: Served, inputs: Mapping[str, InputTensor], body: Block | None
@@ -250,66 +288,24 @@ class Dataplane:
         place: Place,
         answer: Answer,
         wanted: frozenset[str],
-        started: int,
-        submitted: int,
+        times: tuple[int, int],
     ) -> Prediction:
         """Views of the outputs. From here on the block is the prediction's."""
         try:
-            frame_bytes = _frame_bytes(answer)
+            frame_bytes = frame_bytes_of(answer)
             if frame_bytes:
                 self._admission.take_frames(frame_bytes)
         except BaseException:
             self._memory.free(block)
             raise
-        prediction = Prediction(self, served, block, started, submitted, frame_bytes)
-        try:
-            specs = served.signature.outputs
-            for spec, ref, known, result in zip(
-                specs, place.outputs, place.results, answer.outputs, strict=True
-            ):
-                if wanted and spec.name not in wanted:
-                    continue
-                if known is not None and not result.frame and result.shape == known.array.shape:
-                    prediction.outputs[spec.name] = known
-                    continue
-                if spec.dtype == STRING:
-                    array = _read_strings(answer, result)
-                    prediction.outputs[spec.name] = OutputTensor(STRING, array)
-                    continue
-                storage = STORAGE[spec.dtype]
-                if result.frame > 0:
-                    array = np.frombuffer(answer.frames[result.frame - 1], storage).reshape(result.shape)
-                else:
-                    array = block.memory.view(ref.offset, result.shape, storage)
-                prediction.outputs[spec.name] = OutputTensor(spec.dtype, array)
-        except (ValueError, TypeError, BadStringsError) as error:
-            prediction.release()
-            raise InternalError(_MISFIT) from error
+        prediction = Prediction(self._memory, self._admission, served, block, times, frame_bytes)
+        read_answer(prediction, block, place, answer, wanted)
         return prediction
 
 
 def _beside(block: Block, body: Block) -> Block:
     """The block as it is lent to a request: the body is freed with it."""
     return Block(block.segment, block.offset, block.size, block.memory, body)
-
-
-def _read_strings(answer: Answer, result: OutputResult) -> np.ndarray:
-    """An output of strings, as objects. Raises BadStringsError."""
-    if result.frame < 1:
-        raise BadStringsError("no frame came with an output of strings")
-    return decode(memoryview(answer.frames[result.frame - 1]), result.shape).to_array()
-
-
-def _frame_bytes(answer: Answer) -> int:
-    """Bytes of the outputs that came as frames."""
-    nbytes = 0
-    try:
-        for one in answer.outputs:
-            if one.frame > 0:
-                nbytes += len(answer.frames[one.frame - 1])
-    except IndexError as error:
-        raise InternalError(_MISFIT) from error
-    return nbytes
 
 
 def _check_outputs(served: Served, outputs: frozenset[str]) -> None:

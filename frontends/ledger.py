@@ -9,7 +9,7 @@ A broker's death changes nothing here: the next Hello lists what is open and wha
 submitted within a second of three broker deaths is given up, because it may be what kills them.
 """
 
-from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from common.messages import Submit
 
@@ -19,22 +19,27 @@ SUSPICIOUS_NS = 1_000_000_000
 MAX_BROKER_DEATHS = 3
 
 
-@dataclass(slots=True, eq=False)
 class Entry:
     """A request whose block is lent."""
 
-    submit: Submit
-    sent_at: int = 0
-    """When it was last handed to a broker; 0 before that."""
-    abandoned: bool = False
-    broker_deaths: int = 0
+    __slots__ = ("abandoned", "broker_deaths", "sent_at", "submit")
+
+    def __init__(self, submit: Submit) -> None:
+        self.submit = submit
+        self.sent_at = 0
+        """When it was last handed to a broker; 0 before that."""
+        self.abandoned = False
+        self.broker_deaths = 0
 
 
-class Ledger:
+AnyEntry = TypeVar("AnyEntry", bound=Entry)
+
+
+class Ledger(Generic[AnyEntry]):
     """All entries, by request id."""
 
     def __init__(self) -> None:
-        self.entries: dict[int, Entry] = {}
+        self.entries: dict[int, AnyEntry] = {}
         self._last_id = 0
 
     def __len__(self) -> int:
@@ -45,9 +50,9 @@ class Ledger:
         self._last_id += 1
         return self._last_id
 
-    def add(self, submit: Submit) -> None:
+    def add(self, entry: AnyEntry) -> None:
         """A request that is to be submitted."""
-        self.entries[submit.id] = Entry(submit)
+        self.entries[entry.submit.id] = entry
 
     def sent(self, id_: int, now: int) -> bool:
         """The request is handed to the broker of the present link; False, and it must not be, when it is gone."""
@@ -57,7 +62,7 @@ class Ledger:
         entry.sent_at = now
         return True
 
-    def close(self, id_: int) -> Entry | None:
+    def close(self, id_: int) -> AnyEntry | None:
         """Completed, Released or Stale has come: the block is free. None for a request that is gone."""
         return self.entries.pop(id_, None)
 

@@ -7,6 +7,7 @@ descriptors of the segments go to the workers through `common.descriptors`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 from common.allocator import Allocator, align
@@ -23,6 +24,9 @@ _SPARE_BYTES = 64 << 20
 _STEP_BYTES = 4 << 20
 """The arena's memory is taken in steps of so many bytes, each when it is needed for the first time, which takes a
 millisecond or two: an idle server then does not hold what only a loaded one needs."""
+
+_KEPT_SHARE = 16
+"""One part in so many of the arena may be kept in blocks of the sizes that were wanted last."""
 
 
 class Block(NamedTuple):
@@ -47,14 +51,27 @@ class Memory:
         self._large: dict[int, Segment] = {}
         self._last_segment = ARENA
         self._unclosed: list[Segment] = []
+        self.most_kept = arena_bytes // _KEPT_SHARE
+        """What `kept` may come to."""
+        self.kept = 0
+        """Bytes of the arena in blocks that nobody uses, kept by whoever has set `give_up`. They count as free."""
+        self.give_up: Callable[[], None] | None = None
+        """Has all of these blocks freed."""
 
     @property
     def used(self) -> int:
         """Bytes lent, in the arena and outside of it."""
-        return self._allocator.used + self._large_bytes
+        return self._allocator.used - self.kept + self._large_bytes
 
     def allocate(self, size: int) -> Block | None:
         """A block of the arena; None when it has no room for it now, or the machine has none."""
+        block = self._allocate(size)
+        if block is None and self.kept and self.give_up is not None:
+            self.give_up()
+            block = self._allocate(size)
+        return block
+
+    def _allocate(self, size: int) -> Block | None:
         offset = self._allocator.allocate(size)
         if offset is None:
             return None
@@ -82,7 +99,7 @@ class Memory:
 
         The other half is for what requests need then: a client that sends slowly must not keep it from others.
         """
-        if self._allocator.used + size > self._allocator.size // 2:
+        if self._allocator.used - self.kept + size > self._allocator.size // 2:
             return None
         return self.allocate(size)
 

@@ -1,41 +1,62 @@
 """How a request's tensors lie in its block, kept for the requests after it.
 
 Clients send inputs of the same few shapes, and the allocator gives the same few places again and again. So what was
-checked of a request's inputs, and what was made of their place, serves every equal request at an equal place.
+checked of a request's inputs, and what was made of their place, serves every equal request at an equal place. Places
+that come free are themselves kept for the next requests of their plan, until their memory is wanted for others: the
+workers, too, do better with few places than with many.
 
 Inputs that lie in shared memory already, as parts of a large message, are not copied.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from mmap import mmap
+from typing import TypeAlias
 
 import numpy as np
 
+from common.allocator import align
 from common.dtypes import STORAGE
 from common.messages import OutputRef, TensorRef, VersionId
 from common.tensors import Signature
 from frontends.checks import Layout, plan_layout
 from frontends.interface import STRING, InputTensor, OutputTensor, Served
-from frontends.memory import ARENA, Block
+from frontends.memory import ARENA, Block, Memory
 
 MAX_PLANS = 128
 MAX_PLACES = 32
 """Of a plan. Of both, the oldest go."""
 
 
-class Place(NamedTuple):
+class Place:
     """A request's tensors in memory."""
 
-    inputs: tuple[TensorRef, ...]
-    outputs: tuple[OutputRef, ...]
-    targets: tuple[tuple[str, str, np.ndarray], ...]
-    """Name and type of each input that is to be written, and where; for strings all that is left of the block."""
-    results: tuple[OutputTensor | None, ...]
-    """Each output of known shape, where it will be."""
+    __slots__ = ("block", "buffer", "inputs", "outputs", "reads", "results", "targets", "writes")
+
+    def __init__(
+        self,
+        block: Block,
+        inputs: tuple[TensorRef, ...],
+        outputs: tuple[OutputRef, ...],
+        targets: tuple[tuple[str, str, np.ndarray], ...],
+        results: tuple[OutputTensor | None, ...],
+        writes: tuple[slice, ...],
+    ) -> None:
+        self.block = block
+        self.inputs = inputs
+        self.outputs = outputs
+        self.targets = targets
+        """Name and type of each input that is to be written, and where; for strings all that is left of the block."""
+        self.results = results
+        """Each output of known shape, where it will be."""
+        self.buffer: mmap = block.memory.buffer
+        self.writes = writes
+        """The bytes in the segment of each input that is to be written."""
+        self.reads = tuple([slice(ref.offset, ref.offset + ref.nbytes) for ref in outputs])
+        """The bytes in the segment of each output."""
 
     def without_views(self) -> "Place":
         """For a segment that is to be unmapped: an error may keep what the frames that it has passed have kept."""
-        return Place(self.inputs, self.outputs, (), (None,) * len(self.outputs))
+        return Place(self.block, self.inputs, self.outputs, (), (None,) * len(self.outputs), ())
 
 
 _NOWHERE: Mapping[str, int] = {}
@@ -44,12 +65,23 @@ _NOWHERE: Mapping[str, int] = {}
 class Plan:
     """A layout for requests of one version."""
 
-    __slots__ = ("_places", "_signature", "layout")
+    __slots__ = ("_places", "_signature", "forgotten", "layout", "size", "spare")
 
     def __init__(self, signature: Signature, layout: Layout) -> None:
         self._signature = signature
         self.layout = layout
+        self.size = align(layout.size)
+        """Bytes that a block of it takes."""
         self._places: dict[tuple[int, ...], Place] = {}
+        self.spare: list[Place] = []
+        """Places in the arena that nobody uses, the last used last."""
+        self.forgotten = False
+        """Whether nobody looks for it any more."""
+
+    def forget(self) -> None:
+        """Let go of all views of the memory."""
+        self.forgotten = True
+        self._places.clear()
 
     def at(self, block: Block, in_place: Mapping[str, int] = _NOWHERE) -> Place:
         """What is where, in this block and, of inputs that are not copied, in the rest of its segment."""
@@ -64,7 +96,7 @@ class Plan:
         return place
 
     def _make(self, block: Block, in_place: Mapping[str, int]) -> Place:
-        layout, inputs, targets = self.layout, [], []
+        layout, inputs, targets, writes = self.layout, [], [], []
         for spec, ref in zip(self._signature.inputs, layout.inputs, strict=True):
             offset = in_place.get(spec.name)
             if offset is None:
@@ -76,6 +108,7 @@ class Plan:
                 else:
                     array = block.memory.view(offset, ref.shape, STORAGE[spec.dtype])
                 targets.append((spec.name, spec.dtype, array))
+                writes.append(slice(offset, offset + array.nbytes))
             inputs.append(TensorRef(offset, ref.shape))
         room = tuple(OutputRef(block.offset + ref.offset, ref.nbytes) for ref in layout.outputs)
         results = tuple(
@@ -84,17 +117,20 @@ class Plan:
             else None
             for spec, ref in zip(self._signature.outputs, room, strict=True)
         )
-        return Place(tuple(inputs), room, tuple(targets), results)
+        return Place(block, tuple(inputs), room, tuple(targets), results, tuple(writes))
 
 
 _Key: TypeAlias = tuple[VersionId, int, tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, ...]]
 
 
 class Plans:
-    """Of one frontend."""
+    """Of one frontend, and the places that are kept for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
         self._plans: dict[_Key, Plan] = {}
+        self._generation = 0
+        memory.give_up = self.give_up
 
     def find(
         self, served: Served, inputs: Mapping[str, InputTensor], in_place: Mapping[str, int] = _NOWHERE
@@ -108,14 +144,53 @@ class Plans:
             if any(dtype == STRING for _, dtype, _ in shapes):
                 # The room for strings may be any.
                 return plan
+            if served.generation > self._generation:
+                # Plans of older ones are hardly looked for any more.
+                self._generation = served.generation
+                self.give_up()
             if len(self._plans) >= MAX_PLANS:
-                del self._plans[next(iter(self._plans))]
+                self._forget(next(iter(self._plans)))
             self._plans[key] = plan
         return plan
 
+    def take(self, plan: Plan) -> Place | None:
+        """A place in the arena of the caller's own, for a plan of nothing `in_place`; None when there is no room."""
+        if plan.spare:
+            self._memory.kept -= plan.size
+            return plan.spare.pop()
+        block = self._memory.allocate(plan.size)
+        return None if block is None else plan.at(block)
+
+    def put_back(self, plan: Plan, place: Place) -> None:
+        """The caller's place, to which nobody can write any more, is free, or kept for the next request."""
+        memory = self._memory
+        kept = memory.kept + plan.size
+        if len(plan.spare) < MAX_PLACES and kept <= memory.most_kept and not plan.forgotten:
+            memory.kept = kept
+            plan.spare.append(place)
+        else:
+            memory.free(place.block)
+
+    def give_up(self) -> None:
+        """Free every place that is kept."""
+        for plan in self._plans.values():
+            self._free_spare(plan)
+
     def clear(self) -> None:
         """Let go of all views of the memory."""
-        self._plans.clear()
+        for key in list(self._plans):
+            self._forget(key)
+
+    def _forget(self, key: _Key) -> None:
+        plan = self._plans.pop(key)
+        plan.forget()
+        self._free_spare(plan)
+
+    def _free_spare(self, plan: Plan) -> None:
+        for place in plan.spare:
+            self._memory.kept -= plan.size
+            self._memory.free(place.block)
+        plan.spare.clear()
 
 
 def find_in_place(signature: Signature, inputs: Mapping[str, InputTensor], body: Block) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """The table of everything that can be called: full method path → handler. Whichever transport is used serves this."""
 
+from frontends.forms import FormDataplane
 from frontends.grpc import health, tensorflow_serving
 from frontends.grpc.calls import Table
 from frontends.grpc.health import Health
@@ -16,7 +17,7 @@ def make_health(dataplane: DataplaneInterface) -> Health:
     return Health(dataplane, API_SERVICES)
 
 
-def method_table(dataplane: DataplaneInterface, health_service: Health, request_timeout_s: float) -> Table:
+def method_table(dataplane: FormDataplane, health_service: Health, request_timeout_s: float) -> Table:
     """Every method of every service, by its path."""
     return {
         **TensorFlowServing(dataplane, request_timeout_s).methods(),

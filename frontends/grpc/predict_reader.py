@@ -4,7 +4,8 @@ A client sends the same bytes again and again but for its tensors' elements, at 
 So the form of a message is kept by all its other bytes, and that of an equal one is found by one look-up.
 """
 
-from frontends.grpc.predict_wire import Form, walk
+from frontends.forms import Form
+from frontends.grpc.predict_wire import walk
 
 MAX_FORMS = 256
 """Forms that are kept; the oldest go."""

@@ -12,13 +12,12 @@ whatever is read here protobuf would read as well, and in the same way, but for 
 `float_val` stays one.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from common.dtypes import STORAGE
+from frontends.forms import Form, Input
 from frontends.grpc.wire import DATA_TYPES, MAX_DIMENSIONS
-from frontends.interface import InputTensor, Selector
+from frontends.interface import Selector
 
 MAX_INPUTS = 64
 """Inputs, and names in output_filter, of a request that is read here."""
@@ -27,40 +26,6 @@ _MAX_MESSAGE = 2**31 - 1
 """What protobuf reads at the most."""
 
 _DTYPES = {number: dtype for dtype, number in DATA_TYPES.items() if dtype in STORAGE and number < 0x80}
-
-
-class Input(NamedTuple):
-    """A tensor whose elements lie in the message one after another, as many as its shape says, at least one."""
-
-    name: str
-    dtype: str
-    """Key of STORAGE."""
-    storage: np.dtype
-    """Of the bytes in the message."""
-    shape: tuple[int, ...]
-    start: int
-    """Bytes from the message's start."""
-    stop: int
-
-    def read(self, message: memoryview) -> InputTensor:
-        """The array, in place; of bool a copy, because any byte but 0 is true and as an element it must be 1."""
-        array: np.ndarray = np.ndarray(self.shape, self.storage, message, self.start)
-        return InputTensor(self.dtype, array.astype(np.bool_) if self.dtype == "bool" else array)
-
-
-class Form(NamedTuple):
-    """A request but for the elements of its tensors."""
-
-    selector: Selector
-    signature_name: str
-    inputs: tuple[Input, ...]
-    output_filter: frozenset[str]
-    rest: tuple[tuple[int, int, bytes], ...]
-    """What lies between and behind the tensors' elements: from, to, and the bytes there."""
-
-    def read_inputs(self, message: memoryview) -> dict[str, InputTensor]:
-        """The inputs of the message, which is of this form."""
-        return {one.name: one.read(message) for one in self.inputs}
 
 
 class _UnusualError(Exception):

@@ -55,4 +55,6 @@ def model_spec(model: str, version: int, signature_name: str = "") -> Any:
 def deadline_of(now: int, call: Call, timeout_ns: int) -> int:
     """CLOCK_MONOTONIC nanoseconds: the client's, or `timeout_ns` from now for a client that set none."""
     given = call.deadline_ns
-    return now + (timeout_ns if given is None else min(given - now, LONGEST_NS))
+    if given is None:
+        return now + timeout_ns
+    return given if given - now <= LONGEST_NS else now + LONGEST_NS

@@ -1,18 +1,20 @@
 """tensorflow.serving.PredictionService and ModelService in terms of the dataplane."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from common.errors import Code, InvalidArgumentError
-from common.messages import VersionStatus
+from common.messages import Completed, VersionStatus
 from common.tensors import Signature, TensorSpec
+from frontends.forms import Form, FormDataplane
 from frontends.grpc.calls import Buffer, Call, Reply, Table, Unary
 from frontends.grpc.heads import HeadMethods
 from frontends.grpc.model_management import MAX_CONFIG_BYTES, read_models
 from frontends.grpc.predict_reader import PredictReader
-from frontends.grpc.predict_wire import Form, elements_offset
+from frontends.grpc.predict_wire import elements_offset
 from frontends.grpc.requests import (
     SIGNATURE,
     check_signature_name,
@@ -28,9 +30,11 @@ from frontends.grpc.tensorflow_protos import (
     model_management_pb2,
     predict_pb2,
 )
-from frontends.grpc.wire import DATA_TYPES, output_buffers, read_tensor, shape_proto
-from frontends.interface import DataplaneInterface, InputTensor, Prediction, Served
+from frontends.grpc.wire import DATA_TYPES, entry_head, output_buffers, read_tensor, shape_proto
+from frontends.interface import InputTensor, Prediction, Served
 from frontends.memory import Block
+from frontends.recipes import MAX_EXPECTED_BYTES, Recipe
+from frontends.requests import RecipeRequest, StaleVersionError
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
@@ -39,14 +43,16 @@ METHOD_NAME = "tensorflow/serving/predict"
 SIGNATURE_FIELD = "signature_def"
 """The one metadata_field that TensorFlow Serving knows."""
 
-IN_PLACE_BYTES = 16 << 10
+IN_PLACE_BYTES = MAX_EXPECTED_BYTES
 """Outputs of this size together are sent out of shared memory. Fewer are copied, and their memory is free at once."""
+
+_SIGNATURE_NAMES = ("", SIGNATURE)
 
 
 class TensorFlowServing:
     """The handlers of both services."""
 
-    def __init__(self, dataplane: DataplaneInterface, request_timeout_s: float) -> None:
+    def __init__(self, dataplane: FormDataplane, request_timeout_s: float) -> None:
         self._dataplane = dataplane
         self._timeout_ns = int(request_timeout_s * 1e9)
         self._reader = PredictReader()
@@ -68,23 +74,59 @@ class TensorFlowServing:
         """Infer. Answers with the version that ran."""
         now = time.monotonic_ns()
         form = self._reader.read(message)
+        deadline_ns = deadline_of(now, call, self._timeout_ns)
         if form is None:
-            prediction = await self._predict_parsed(message, deadline_of(now, call, self._timeout_ns))
-        else:
-            prediction = await self._predict_in_place(
-                form, message, deadline_of(now, call, self._timeout_ns), call.take_block()
-            )
-        return _predict_reply(prediction, call)
+            return _predict_reply(await self._predict_parsed(message, deadline_ns), call)
+        block = call.take_block()
+        request, stale = None, 0
+        if block is None and form.signature_name in _SIGNATURE_NAMES:
+            request = self._dataplane.begin(form, message, now, deadline_ns)
+        if request is not None:
+            # Nothing else is awaited here, nor is there a further coroutine: each is work for every request.
+            try:
+                completed = await request.waiter
+            except asyncio.CancelledError:
+                self._dataplane.give_up(request)
+                raise
+            except StaleVersionError as error:
+                self._dataplane.put_back(request)
+                stale = error.generation
+            else:
+                return self._answer(request, completed, form, now, call)
+        return _predict_reply(await self._predict_in_place(form, message, deadline_ns, block, stale), call)
+
+    def _answer(
+        self, request: RecipeRequest, completed: Completed, form: Form, began: int, call: Call
+    ) -> Reply:
+        """What was begun is completed."""
+        recipe, place = request.recipe, request.place
+        if recipe.expected != completed.outputs:
+            return _predict_reply(self._dataplane.finish(request, completed, form.output_filter, began), call)
+        try:
+            heads = recipe.heads or _make_heads(recipe)
+            if len(heads) == 1:
+                return [heads[0] + place.buffer[place.reads[0]]]
+            parts: list[bytes] = []
+            for head, read in zip(heads, place.reads, strict=True):
+                parts.append(head)
+                parts.append(place.buffer[read])
+            return [b"".join(parts)]
+        finally:
+            self._dataplane.put_back(request)
 
     def _predict_in_place(
-        self, form: Form, message: memoryview, deadline_ns: int, block: Block | None
+        self, form: Form, message: memoryview, deadline_ns: int, block: Block | None, stale: int
     ) -> Awaitable[Prediction]:
-        """A message that is read where it lies, perhaps in a block of shared memory."""
+        """A message that is read where it lies, perhaps in a block of shared memory. One that was begun by a catalogue
+        which was stale waits for that of generation `stale`.
+        """
 
         def build(served: Served) -> Mapping[str, InputTensor]:
             check_signature_name(form.signature_name)
             return form.read_inputs(message)
 
+        if stale:
+            return self._dataplane.predict_after(stale, form.selector, build, deadline_ns, form.output_filter)
         return self._dataplane.predict(form.selector, build, deadline_ns, form.output_filter, block)
 
     def _predict_parsed(self, message: memoryview, deadline_ns: int) -> Awaitable[Prediction]:
@@ -145,6 +187,15 @@ def _response_model_spec(model: str, version: int) -> bytes:
     return bytes(
         predict_pb2.PredictResponse(model_spec=model_spec(model, version, SIGNATURE)).SerializeToString()
     )
+
+
+def _make_heads(recipe: Recipe) -> tuple[bytes, ...]:
+    """What stands before each output's elements; kept with the recipe."""
+    served = recipe.served
+    heads = [entry_head(spec.name, spec.dtype, spec.shape, spec.nbytes) for spec in served.signature.outputs]
+    heads[0] = _response_model_spec(served.id.model, served.id.version) + heads[0]
+    recipe.heads = tuple(heads)
+    return recipe.heads
 
 
 def _predict_reply(prediction: Prediction, call: Call) -> Reply:

@@ -221,7 +221,7 @@ def shape_proto(shape: tuple[int, ...], *, unranked: bool = False) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _entry_head(name: str, dtype: str, shape: tuple[int, ...], nbytes: int) -> bytes:
+def entry_head(name: str, dtype: str, shape: tuple[int, ...], nbytes: int) -> bytes:
     """Everything of an entry of PredictResponse.outputs that comes before the tensor's content."""
     proto = tensor_pb2.TensorProto(dtype=DATA_TYPES[dtype], tensor_shape=shape_proto(shape))
     tensor = bytes(proto.SerializeToString())
@@ -240,7 +240,7 @@ def output_buffers(name: str, output: OutputTensor) -> list[Buffer]:
     if output.dtype == STRING:
         return [_strings_entry(name, output.array)]
     array = np.ascontiguousarray(output.array)
-    head = _entry_head(name, output.dtype, output.array.shape, array.nbytes)
+    head = entry_head(name, output.dtype, output.array.shape, array.nbytes)
     return [head, array.data.cast("B")] if array.nbytes else [head]
 
 

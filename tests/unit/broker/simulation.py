@@ -68,7 +68,7 @@ from common.messages import (
 )
 from common.session import Command, LinkDown, LinkUp, Open, Session, State, WatchBroker
 from common.tensors import Signature, TensorSpec
-from frontends.ledger import Ledger
+from frontends.ledger import Entry, Ledger
 from tests.unit.broker.registry_harness import check as check_registry
 
 SIGNATURE = Signature((TensorSpec("x", "float32", (1, 10)),), (TensorSpec("y", "float32", (1, 10)),))
@@ -168,7 +168,7 @@ class SimFrontend(Peer):
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
         self.name = name
-        self.ledger = Ledger()
+        self.ledger: Ledger[Entry] = Ledger()
         self.answers: dict[int, Message] = {}
         self.freed: set[int] = set()
         self.abandoned: set[int] = set()
@@ -191,7 +191,7 @@ class SimFrontend(Peer):
         generation = self.catalogue.generation if self.catalogue else 0
         deadline = self.world.now + patience_ns
         submit = Submit(id_, version, generation, 0, (TensorRef(0, (1, 10)),), (OutputRef(64, 40),), deadline)
-        self.ledger.add(submit)
+        self.ledger.add(Entry(submit))
         if self.send(submit):
             self.ledger.sent(id_, self.world.now)
         return id_

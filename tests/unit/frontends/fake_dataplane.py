@@ -22,11 +22,12 @@ from common.errors import (
     WireError,
     servable_not_found,
 )
-from common.messages import VersionId, VersionStatus
+from common.messages import Completed, VersionId, VersionStatus
 from common.states import VersionState
 from common.tensors import Signature, TensorSpec
 from frontends.checks import plan_layout
 from frontends.conversion import copy_into
+from frontends.forms import Form
 from frontends.images import ImageDecoder
 from frontends.interface import (
     STRING,
@@ -38,6 +39,7 @@ from frontends.interface import (
     Served,
 )
 from frontends.memory import Block
+from frontends.requests import RecipeRequest
 
 Compute = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Inputs by name, of their storage types, to outputs by name."""
@@ -108,7 +110,7 @@ class FakePrediction:
 
 @dataclass
 class FakeDataplane:
-    """Implements `frontends.interface.DataplaneInterface`.
+    """Implements `frontends.forms.FormDataplane`.
 
     `gate`, when it is set, holds every request back until the event happens; `failure` is raised by every predict.
     """
@@ -187,6 +189,34 @@ class FakeDataplane:
         )
         self.predictions.append(prediction)
         return prediction
+
+    def begin(self, form: Form, message: memoryview, now: int, deadline_ns: int) -> None:
+        """See FormDataplane. Everything goes the general way here."""
+
+    def finish(
+        self, request: RecipeRequest, completed: Completed, wanted: frozenset[str], started: int
+    ) -> FakePrediction:
+        """See FormDataplane."""
+        raise AssertionError("nothing was begun")
+
+    async def predict_after(
+        self,
+        generation: int,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+    ) -> FakePrediction:
+        """See FormDataplane."""
+        raise AssertionError("nothing was begun")
+
+    def put_back(self, request: RecipeRequest) -> None:
+        """See FormDataplane."""
+        raise AssertionError("nothing was begun")
+
+    def give_up(self, request: RecipeRequest) -> None:
+        """See FormDataplane."""
+        raise AssertionError("nothing was begun")
 
     async def reconfigure(self, models: tuple[ModelConfig, ...] | None, deadline_ns: int) -> Reconfiguration:
         """See DataplaneInterface."""

@@ -40,9 +40,9 @@ from common.messages import (
 from common.states import VersionState
 from common.tensors import Signature, TensorSpec
 from frontends.admission import MAX_FRAME_BYTES
-from frontends.dataplane import Prediction
 from frontends.interface import STRING, InputTensor, Selector, Served
 from frontends.memory import ARENA
+from frontends.prediction import Prediction
 from tests.support.pictures import plain
 from tests.unit.frontends.scripted_broker import (
     ARENA_BYTES,

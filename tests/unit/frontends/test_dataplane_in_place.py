@@ -23,9 +23,9 @@ from common.errors import (
 from common.messages import Completed, OutputResult, Released, Stale, Submit
 from common.states import VersionState
 from common.tensors import Signature, TensorSpec
-from frontends.dataplane import Prediction
 from frontends.interface import InputTensor, Selector, Served
 from frontends.memory import ARENA, Block
+from frontends.prediction import Prediction
 from tests.unit.frontends.scripted_broker import (
     ARENA_BYTES,
     LARGE_BYTES,
@@ -254,21 +254,21 @@ async def _cancelled(stage: Stage, task: asyncio.Task[Prediction], submit: Submi
 
 
 async def _cancelled_as_it_is_answered(stage: Stage, task: asyncio.Task[Prediction], submit: Submit) -> None:
-    stage.client._receive(Completed(submit.id), ())
+    stage.client.receive(Completed(submit.id), ())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
 async def _cancelled_as_it_is_stale(stage: Stage, task: asyncio.Task[Prediction], submit: Submit) -> None:
-    stage.client._receive(Stale(submit.id, 2), ())
+    stage.client.receive(Stale(submit.id, 2), ())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
 async def _cancelled_while_it_is_stale(stage: Stage, task: asyncio.Task[Prediction], submit: Submit) -> None:
-    stage.client._receive(Stale(submit.id, 2), ())
+    stage.client.receive(Stale(submit.id, 2), ())
     for _ in range(5):
         await asyncio.sleep(0)
     assert stage.memory.used

@@ -3,7 +3,7 @@
 import pytest
 
 from common.messages import Submit, VersionId
-from frontends.ledger import MAX_BROKER_DEATHS, SUSPICIOUS_NS, Ledger
+from frontends.ledger import MAX_BROKER_DEATHS, SUSPICIOUS_NS, Entry, Ledger
 
 NOW = 10_000_000_000
 
@@ -12,17 +12,17 @@ def submit(id_: int) -> Submit:
     return Submit(id_, VersionId("m", 1), 1, 0, (), (), 1 << 60)
 
 
-def ledger(*sent: int, unsent: tuple[int, ...] = ()) -> Ledger:
-    made = Ledger()
+def ledger(*sent: int, unsent: tuple[int, ...] = ()) -> Ledger[Entry]:
+    made: Ledger[Entry] = Ledger()
     for id_ in (*sent, *unsent):
-        made.add(submit(id_))
+        made.add(Entry(submit(id_)))
     for id_ in sent:
         assert made.sent(id_, NOW)
     return made
 
 
 def test_numbers_are_never_used_twice() -> None:
-    made = Ledger()
+    made: Ledger[Entry] = Ledger()
     numbers = [made.next_id() for _ in range(100)]
     assert numbers == sorted(set(numbers))
     assert 0 not in numbers
@@ -53,7 +53,7 @@ def test_a_request_that_a_broker_has_seen_stays_lent() -> None:
 
 
 def test_abandoning_what_is_gone_does_nothing() -> None:
-    assert Ledger().abandon(1) is False
+    assert Ledger[Entry]().abandon(1) is False
 
 
 def test_a_request_that_is_gone_must_not_be_sent() -> None:
@@ -100,7 +100,7 @@ def test_only_requests_that_every_one_of_the_dead_has_seen_are_given_up() -> Non
     made = ledger(1)
     made.broker_died(NOW)
     made.greet(NOW)
-    made.add(submit(2))
+    made.add(Entry(submit(2)))
     made.sent(2, NOW)
     made.broker_died(NOW)
     made.greet(NOW)

@@ -10,7 +10,7 @@ from common.messages import OutputRef, TensorRef, VersionId
 from common.tensors import Signature, TensorSpec
 from frontends.interface import STRING, InputTensor, Served
 from frontends.memory import Block, Memory
-from frontends.plans import MAX_PLACES, MAX_PLANS, Plans, find_in_place
+from frontends.plans import MAX_PLACES, MAX_PLANS, Place, Plan, Plans, find_in_place
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 SIGNATURE = Signature(
@@ -25,6 +25,7 @@ def memory() -> Iterator[Memory]:
     """An arena; fails when anything points into it in the end."""
     memory = Memory(1 << 20, 1 << 20)
     yield memory
+    memory.give_up = None
     memory._arena.close()
 
 
@@ -38,8 +39,8 @@ def block_of(memory: Memory, size: int = 256) -> Block:
     return block
 
 
-def test_equal_requests_have_one_plan() -> None:
-    plans = Plans()
+def test_equal_requests_have_one_plan(memory: Memory) -> None:
+    plans = Plans(memory)
     plan = plans.find(SERVED, given())
     assert plans.find(SERVED, given(X + 1)) is plan
     assert plans.find(Served(SERVED.id, 1, SIGNATURE), given()) is plan
@@ -55,15 +56,15 @@ def test_equal_requests_have_one_plan() -> None:
         (Served(SERVED.id, 2, SIGNATURE), given()),
     ],
 )
-def test_others_have_another(served: Served, inputs: dict[str, InputTensor]) -> None:
-    plans = Plans()
+def test_others_have_another(memory: Memory, served: Served, inputs: dict[str, InputTensor]) -> None:
+    plans = Plans(memory)
     plan = plans.find(SERVED, given())
     assert plans.find(served, inputs) is not plan
     assert plans.find(SERVED, given()) is plan
 
 
-def test_a_refusal_is_a_refusal_each_time() -> None:
-    plans = Plans()
+def test_a_refusal_is_a_refusal_each_time(memory: Memory) -> None:
+    plans = Plans(memory)
     for _ in range(2):
         with pytest.raises(InvalidArgumentError):
             plans.find(SERVED, given(X.reshape(-1)))
@@ -72,7 +73,7 @@ def test_a_refusal_is_a_refusal_each_time() -> None:
 
 
 def test_plans_and_places_are_bounded(memory: Memory) -> None:
-    plans = Plans()
+    plans = Plans(memory)
     for rows in range(2 * MAX_PLANS):
         plans.find(SERVED, given(np.ones((rows, 4), np.float32)))
     assert len(plans._plans) == MAX_PLANS
@@ -85,7 +86,7 @@ def test_plans_and_places_are_bounded(memory: Memory) -> None:
 def test_a_place_says_where_each_tensor_is(memory: Memory) -> None:
     block_of(memory)
     block = block_of(memory)
-    place = Plans().find(SERVED, given()).at(block)
+    place = Plans(memory).find(SERVED, given()).at(block)
     assert place.inputs == (TensorRef(block.offset, (2, 4)),)
     assert place.outputs[0] == OutputRef(block.offset + 64, 32)
     [(name, dtype, target)] = place.targets
@@ -102,7 +103,7 @@ def test_a_place_says_where_each_tensor_is(memory: Memory) -> None:
 
 
 def test_the_place_in_an_equal_block_is_kept(memory: Memory) -> None:
-    plan = Plans().find(SERVED, given())
+    plan = Plans(memory).find(SERVED, given())
     first = block_of(memory)
     place = plan.at(first)
     other = plan.at(block_of(memory))
@@ -112,7 +113,7 @@ def test_the_place_in_an_equal_block_is_kept(memory: Memory) -> None:
 
 
 def test_what_lies_in_the_message_has_no_room_and_no_target(memory: Memory) -> None:
-    plans, body, block = Plans(), block_of(memory), block_of(memory)
+    plans, body, block = Plans(memory), block_of(memory), block_of(memory)
     array = body.memory.view(body.offset + 64, (2, 4), X.dtype)
     assert find_in_place(SIGNATURE, given(), body) == {}
     in_place = find_in_place(SIGNATURE, given(array), body)
@@ -126,3 +127,83 @@ def test_what_lies_in_the_message_has_no_room_and_no_target(memory: Memory) -> N
     assert plans.find(SERVED, given(array), in_place).at(block, in_place) is place
     elsewhere = plan.at(block, {"x": body.offset + 128})
     assert elsewhere.inputs == (TensorRef(body.offset + 128, (2, 4)),)
+
+
+# ---- places that are kept
+
+
+def taken(plans: Plans, plan: Plan) -> Place:
+    place = plans.take(plan)
+    assert place is not None
+    return place
+
+
+def test_the_place_that_was_used_last_is_used_next(memory: Memory) -> None:
+    plans = Plans(memory)
+    plan = plans.find(SERVED, given())
+    first, second = taken(plans, plan), taken(plans, plan)
+    assert first.block.offset != second.block.offset
+    assert memory.used == 2 * plan.size
+    plans.put_back(plan, second)
+    plans.put_back(plan, first)
+    assert memory.used == 0
+    assert taken(plans, plan) is first
+    assert memory.used == plan.size
+    plans.put_back(plan, first)
+    plans.clear()
+
+
+def test_what_is_kept_is_bounded_by_number_and_by_bytes(memory: Memory) -> None:
+    plans = Plans(memory)
+    for rows, most in ((2, MAX_PLACES), (1000, memory.most_kept // (1000 * 16 + 128))):
+        plan = plans.find(SERVED, given(np.ones((rows, 4), np.float32)))
+        places = [taken(plans, plan) for _ in range(MAX_PLACES + 5)]
+        for place in places:
+            plans.put_back(plan, place)
+        assert memory.used == 0
+        assert len(plan.spare) == most
+        assert memory.kept == most * plan.size
+        plans.give_up()
+        assert memory.kept == 0
+        assert memory._allocator.used == 0
+    plans.clear()
+
+
+def test_what_is_kept_is_free_for_everybody(memory: Memory) -> None:
+    plans = Plans(memory)
+    plan = plans.find(SERVED, given())
+    for place in [taken(plans, plan) for _ in range(9)]:
+        plans.put_back(plan, place)
+    half = memory.receive(1 << 19)
+    assert half is not None
+    memory.free(half)
+    assert memory.kept
+    whole = memory.allocate(1 << 20)
+    assert whole is not None
+    assert memory.kept == 0
+    assert plans.take(plan) is None
+    memory.free(whole)
+    plans.clear()
+
+
+def test_of_plans_that_are_forgotten_nothing_is_kept(memory: Memory) -> None:
+    plans = Plans(memory)
+    plan = plans.find(SERVED, given())
+    out, kept = taken(plans, plan), taken(plans, plan)
+    plans.put_back(plan, kept)
+    for rows in range(MAX_PLANS):
+        plans.find(SERVED, given(np.ones((rows + 10, 4), np.float32)))
+    assert plan.forgotten
+    assert memory.kept == 0
+    plans.put_back(plan, out)
+    assert memory._allocator.used == 0
+    plans.clear()
+
+
+def test_a_new_catalogue_frees_what_was_kept_for_plans_of_older_ones(memory: Memory) -> None:
+    plans = Plans(memory)
+    plan = plans.find(SERVED, given())
+    plans.put_back(plan, taken(plans, plan))
+    plans.find(Served(SERVED.id, 2, SIGNATURE), given())
+    assert memory._allocator.used == 0
+    plans.clear()

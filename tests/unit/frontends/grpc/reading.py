@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from frontends.forms import Form
 from frontends.grpc.predict_reader import PredictReader
-from frontends.grpc.predict_wire import Form, walk
+from frontends.grpc.predict_wire import walk
 from frontends.grpc.requests import selector_of
 from frontends.grpc.tensorflow_protos import predict_pb2
 from frontends.grpc.wire import DATA_TYPES, read_tensor, shape_proto

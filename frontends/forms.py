@@ -1,0 +1,126 @@
+"""What equal requests have in common: all but their tensors' elements, which lie in the message as they are.
+
+A rim that has read a message so (`frontends.grpc.predict_wire`) need not make arrays of it: what the data plane has
+found out about the first requests of a form is written down in a recipe (`frontends.recipes`), by which the others are
+carried out.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from common.messages import Completed
+from frontends.interface import BuildInputs, DataplaneInterface, InputTensor, Prediction, Selector
+from frontends.recipes import Recipe
+from frontends.requests import RecipeRequest
+
+
+class Input(NamedTuple):
+    """A tensor whose elements lie in the message one after another, as many as its shape says, at least one."""
+
+    name: str
+    dtype: str
+    """Key of STORAGE."""
+    storage: np.dtype
+    """Of the bytes in the message."""
+    shape: tuple[int, ...]
+    start: int
+    """Bytes from the message's start."""
+    stop: int
+
+    def read(self, message: memoryview) -> InputTensor:
+        """The array, in place; of bool a copy, because any byte but 0 is true and as an element it must be 1."""
+        array: np.ndarray = np.ndarray(self.shape, self.storage, message, self.start)
+        return InputTensor(self.dtype, array.astype(np.bool_) if self.dtype == "bool" else array)
+
+
+class Form:
+    """A request but for the elements of its tensors."""
+
+    __slots__ = (
+        "catalogue",
+        "inputs",
+        "output_filter",
+        "recipe",
+        "rest",
+        "seen",
+        "selector",
+        "signature_name",
+    )
+
+    def __init__(
+        self,
+        selector: Selector,
+        signature_name: str,
+        inputs: tuple[Input, ...],
+        output_filter: frozenset[str],
+        rest: tuple[tuple[int, int, bytes], ...],
+    ) -> None:
+        self.selector = selector
+        self.signature_name = signature_name
+        self.inputs = inputs
+        self.output_filter = output_filter
+        self.rest = rest
+        """What lies between and behind the tensors' elements: from, to, and the bytes there."""
+        self.seen = False
+        """Whether the data plane has been asked for one."""
+        self.catalogue = -1
+        """Number of the one by which there is a recipe, or is none."""
+        self.recipe: Recipe | None = None
+        """What the data plane has noted; None: requests of this form go the general way, which may be a refusal."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both read messages in the same way; what was noted about them since does not count."""
+        return isinstance(other, Form) and self._read() == other._read()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _read(self) -> tuple[object, ...]:
+        return (self.selector, self.signature_name, self.inputs, self.output_filter, self.rest)
+
+    def read_inputs(self, message: memoryview) -> dict[str, InputTensor]:
+        """The inputs of the message, which is of this form."""
+        return {one.name: one.read(message) for one in self.inputs}
+
+
+class FormDataplane(DataplaneInterface, Protocol):
+    """What a rim that reads forms uses."""
+
+    def begin(self, form: Form, message: memoryview, now: int, deadline_ns: int) -> RecipeRequest | None:
+        """Submit a request by its form's recipe; None when it is to go the general way, by `predict`.
+
+        Whoever calls this waits for the request's `waiter`, whose end is one of these:
+
+        - an answer: `finish` or `put_back` is called, once
+        - StaleVersionError: `put_back` is called, and then `predict_after`
+        - a ServingError: it is the request's, and nothing is left to do
+        - who waits is cancelled: `give_up` is called
+
+        Both times are CLOCK_MONOTONIC. Raises ResourceExhaustedError, UnavailableError.
+        """
+        ...
+
+    def finish(
+        self, request: RecipeRequest, completed: Completed, wanted: frozenset[str], started: int
+    ) -> Prediction:
+        """The answer in the general form. The block is the prediction's. Raises ServingError."""
+        ...
+
+    async def predict_after(
+        self,
+        generation: int,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+    ) -> Prediction:
+        """As `predict`, for what was begun by a catalogue older than `generation`: that one is waited for."""
+        ...
+
+    def put_back(self, request: RecipeRequest) -> None:
+        """The request's block is used no more."""
+        ...
+
+    def give_up(self, request: RecipeRequest) -> None:
+        """Nobody waits any more: the block is freed as soon as nothing can write to it."""
+        ...
