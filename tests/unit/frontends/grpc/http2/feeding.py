@@ -23,6 +23,8 @@ LIMITS = Limits(
     control_bytes=2000,
 )
 
+_ROOM_BYTES = 400
+
 Event = tuple[Any, ...]
 
 
@@ -34,10 +36,21 @@ class Owner:
         self.bodies: dict[int, bytearray] = {}
         self.connection: Connection[Head] = Connection(self, LIMITS)
         self.output = bytearray()
+        self.came_whole = self.placed_bytes = 0
+        self._rooms: dict[int, bytearray] = {}
 
     def understand(self, headers: Headers) -> Head:
         """See Handler."""
         return understand(headers)
+
+    def whole(self, stream: Stream, request: Head, body: memoryview) -> bool:
+        """See Handler."""
+        if request.content_length not in (None, len(body)):
+            return False
+        self.came_whole += 1
+        self.request(stream, request, ended=False)
+        self.data(stream, body, ended=True)
+        return True
 
     def request(self, stream: Stream, request: Head, *, ended: bool) -> None:
         """See Handler."""
@@ -56,6 +69,17 @@ class Owner:
         if ended:
             self.events.append(("body", stream.id, bytes(self.bodies[stream.id])))
             self._answer(stream)
+
+    def room(self, stream: Stream) -> memoryview | None:
+        """See Handler: of every other stream, and now and then too little."""
+        if stream.id & 2:
+            return None
+        return memoryview(self._rooms.setdefault(stream.id, bytearray(_ROOM_BYTES)))
+
+    def placed(self, stream: Stream, size: int, *, ended: bool) -> None:
+        """See Handler."""
+        self.placed_bytes += size
+        self.data(stream, memoryview(self._rooms[stream.id])[:size], ended=ended)
 
     def reset(self, stream: Stream) -> None:
         """See Handler."""
