@@ -47,6 +47,8 @@ class Connection(Bodies[Request]):
         """Stream of the header block that has begun; nothing else may come before its end."""
         self._block_ends = False
         self._block_frames = 0
+        self._most_streams = limits.streams
+        self._window = limits.window
         self._whole_bytes = min(limits.frame_bytes, limits.window)
         """Longest body that may come in one frame, unasked."""
 
@@ -129,7 +131,7 @@ class Connection(Bodies[Request]):
             return 0
         high, low, kind, flags, same = f.HEAD.unpack_from(view, position)
         size: int = high << 8 | low
-        streams = self._limits.streams
+        most = self._most_streams
         if (
             kind != f.DATA
             or flags != f.END_STREAM
@@ -139,16 +141,16 @@ class Connection(Bodies[Request]):
             or not 0 < size <= self._whole_bytes
             or end - body < size
             or self._to_credit + size >= self._credit_at
-            or len(self.streams) >= streams
-            or self.unanswered >= streams
+            or len(self.streams) >= most
+            or self.unanswered >= most
             or self._block_of
         ):
             return 0
-        request = self._blocks.known(bytes(view[start:position]))
+        request = self._blocks.known(view[start:position].tobytes())
         if request is None:
             return 0
         self.last_stream = number
-        stream = Stream(number, self.sender.initial_window, self._limits.window)
+        stream = Stream(number, self.sender.initial_window, self._window)
         self.streams[number] = stream
         stream.remote_closed = True
         if self._handler.whole(stream, request, view[body : body + size]):

@@ -3,17 +3,17 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from common.errors import ResourceExhaustedError
 from frontends.grpc.http2.connection import Connection
 from frontends.grpc.http2.sending import Buffer
 from frontends.grpc.native.calls import NativeCall, Opening
 
-JOINED_BYTES = 32_768
+JOINED_BYTES: Final = 32_768
 """Output up to this length is joined before it is written; longer output is written in its parts."""
 
-_MAX_REPLY = 2**32 - 1
+_MAX_REPLY: Final = 4_294_967_295
 
 
 class Outlet:

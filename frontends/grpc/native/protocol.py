@@ -25,6 +25,7 @@ from frontends.grpc.native.calls import NativeCall, Opening
 from frontends.grpc.native.head import UNIMPLEMENTED, understand
 from frontends.grpc.native.messages import IN_PLACE_BYTES
 from frontends.grpc.native.outlet import Outlet
+from frontends.grpc.native.replies import PREFIX, PREFIX_BYTES
 from frontends.grpc.native.serving import OVERDUE, Serving
 from frontends.grpc.native.shared import Shared
 
@@ -138,7 +139,7 @@ class GrpcProtocol:
 
     def whole(self, stream: Stream, request: Opening, body: memoryview) -> bool:
         """See Handler."""
-        size, method = len(body) - replies.PREFIX_BYTES, request.method
+        size, method = len(body) - PREFIX_BYTES, request.method
         if method is None or not request.direct or not self._is_message(body, size):
             return False
         length = request.head.content_length
@@ -146,7 +147,7 @@ class GrpcProtocol:
             return False
         self._last_call = now = self._heard
         call = stream.call = NativeCall(self._intake, stream, request.head, method, now)
-        self._serving.begin(call, memoryview(bytes(body[replies.PREFIX_BYTES :])))
+        self._serving.begin(call, memoryview(body[PREFIX_BYTES:].tobytes()))
         return True
 
     def request(self, stream: Stream, request: Opening, *, ended: bool) -> None:
@@ -176,8 +177,8 @@ class GrpcProtocol:
         """See Handler."""
         call: NativeCall = stream.call
         # Nearly every small request: the whole message at once. (Unary: a streaming call has its reader.)
-        if ended and call.reader is None and self._is_message(piece, len(piece) - replies.PREFIX_BYTES):
-            self._serving.begin(call, memoryview(bytes(piece[replies.PREFIX_BYTES :])))
+        if ended and call.reader is None and self._is_message(piece, len(piece) - PREFIX_BYTES):
+            self._serving.begin(call, memoryview(piece[PREFIX_BYTES:].tobytes()))
         else:
             self._intake.read(call, piece, self._heard, ended=ended)
 
@@ -185,7 +186,7 @@ class GrpcProtocol:
         """Whether it is one message of `size` bytes, not compressed, and no large one."""
         return (
             0 <= size < IN_PLACE_BYTES
-            and replies.PREFIX.unpack_from(piece) == (0, size)
+            and PREFIX.unpack_from(piece) == (0, size)
             and size <= self._shared.message_bytes
         )
 

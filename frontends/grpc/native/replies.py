@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Sequence
+from typing import Final
 
 from frontends.grpc.http2.frames import END_HEADERS, END_STREAM, HEAD_BYTES, HEADERS, frame_head
 from frontends.grpc.http2.header_blocks import literal
@@ -22,7 +23,7 @@ _BEGIN_WHOLE = struct.Struct(f">5sI{_BEGIN_LENGTH}sHBHIBI")
 """Frame of headers, head of DATA, prefix of the message. No flags; the type of DATA is 0."""
 _END = struct.Struct(f">5sI{_OK_LENGTH}s")
 
-PREFIX_BYTES = PREFIX.size
+PREFIX_BYTES: Final = 5
 BEGIN_BYTES = HEAD_BYTES + _BEGIN_LENGTH
 """Of the frame that begins an answer."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 from common.errors import Code, DeadlineExceededError, ServingError
 from frontends.grpc.calls import Reply
@@ -19,7 +19,7 @@ from frontends.grpc.native.messages import Message
 from frontends.grpc.native.outlet import Outlet, size_of
 from frontends.grpc.native.shared import Shared
 
-_SHORT_BYTES = 4096
+_SHORT_BYTES: Final = 4096
 """An answer up to this length is put together at once: it is short enough to be copied once more with others."""
 
 OVERDUE = DeadlineExceededError("The deadline passed before the answer was there")
@@ -51,7 +51,8 @@ class Serving:
 
     def _start(self, call: NativeCall, serving: Any) -> None:
         self._connection.unanswered += 1
-        call.task = self._loop.create_task(serving)
+        # Not by the loop's create_task: that a task has a name already saves making one up.
+        call.task = asyncio.Task(serving, loop=self._loop, name="call")
 
     async def _serve_message(self, call: NativeCall, message: Message | None) -> None:
         assert message is not None
@@ -145,7 +146,8 @@ class Serving:
         if size <= _SHORT_BYTES:
             frames = [b"".join(frames)]
         self._connection.answer(stream, frames, framed, replies.BEGIN_BYTES)
-        self.let_go(call)
+        if call.releases is not None:
+            self._outlet.let_go(call)
 
     def _send(self, stream: Stream, reply: Reply, size: int, trailers: bytes | None) -> None:
         parts = [replies.PREFIX.pack(0, size), *reply]
