@@ -5,6 +5,8 @@ frames; where the owner says at which place they belong, all frames of one that 
 pass, and are counted once.
 """
 
+from typing import Any
+
 from frontends.grpc.http2 import frames as f
 from frontends.grpc.http2.frames import ConnectionFault, ErrorCode, StreamFault
 from frontends.grpc.http2.handler import Handler, Request
@@ -90,50 +92,73 @@ class Bodies(Outgoing[Request]):
         return position + len(piece)
 
     def _place(self, stream: Stream, room: memoryview, view: memoryview, position: int, end: int) -> int:
-        """Put into `room` what belongs there, and nothing else; where it ends.
-
-        A frame that is not DATA of this stream, that breaks a rule, or goes beyond the room, is left to others.
-        """
-        left, ends, flow, placed, size_of_room = self.payload_left, self._payload_ends, 0, 0, len(room)
-        most = min(stream.receive_window, self._limits.connection_window - self._to_credit)
-        if stream.content_left is not None:
-            most = min(most, stream.content_left)
-        unpack, expected = f.HEAD.unpack_from, stream.id
-        while True:
-            size = min(left, end - position)
-            if size > size_of_room - placed:
-                break
-            room[placed : placed + size] = view[position : position + size]
-            position, placed, left = position + size, placed + size, left - size
-            if left or ends or end - position < f.HEAD_BYTES:
-                break
-            high, low, kind, flags, number = unpack(view, position)
-            length = high << 8 | low
-            flow += length
-            if (
-                kind != f.DATA
-                or flags & f.PADDED
-                or number & 0x7FFFFFFF != expected
-                or not 0 < length <= self._limits.frame_bytes
-                or flow > most
-                or length > size_of_room - placed
-                or (flags & f.END_STREAM and stream.content_left is not None and flow != stream.content_left)
-            ):
-                flow -= length
-                break
-            position, left, ends = position + f.HEAD_BYTES, length, bool(flags & f.END_STREAM)
-        if placed:
-            self._count_placed(stream, flow, placed, left, ends)
-        return position
-
-    def _count_placed(self, stream: Stream, flow: int, placed: int, left: int, ends: bool) -> None:
-        """So many bytes were put into their place, of frames that took `flow` bytes more of the windows."""
-        self.payload_left, self._payload_ends = left, ends
+        """Put into `room` what belongs there, and nothing else; where it ends."""
+        size = min(self.payload_left, end - position)
+        if size > len(room):
+            return position
+        room[:size] = view[position : position + size]
+        position, placed, flow = position + size, size, 0
+        self.payload_left -= size
+        if not self.payload_left and not self._payload_ends:
+            position, placed, flow = self._place_frames(stream, room, placed, view, position, end)
         stream.receive_window -= flow
         if stream.content_left is not None:
             stream.content_left -= flow
         self._spend_window(flow)
         self._placed(stream, placed)
+        return position
+
+    def _place_frames(
+        self, stream: Stream, room: memoryview, placed: int, view: memoryview, position: int, end: int
+    ) -> tuple[int, int, int]:
+        """The frames that follow: where they end, to where the room is filled then, what they take of the windows.
+
+        A frame that is not DATA of this stream, that breaks a rule, or goes beyond the room, is left to others.
+        """
+        flow, whole, most = 0, len(room), self._most_data(stream)
+        while end - position >= f.HEAD_BYTES:
+            head = f.HEAD.unpack_from(view, position)
+            length = self._length_of_next(stream, head, flow)
+            if not length or length > most - flow or length > whole - placed:
+                break
+            ends = bool(head[3] & f.END_STREAM)
+            if ends or end - position < f.HEAD_BYTES + length:
+                # The last one here: the body ends with it, or the rest of it has not come.
+                position += f.HEAD_BYTES
+                size = min(length, end - position)
+                room[placed : placed + size] = view[position : position + size]
+                self.payload_left, self._payload_ends = length - size, ends
+                return position + size, placed + size, flow + length
+            # Those that are like it in all.
+            there = (end - position) // (f.HEAD_BYTES + length)
+            for _ in range(min(there, (whole - placed) // length, (most - flow) // length)):
+                if f.HEAD.unpack_from(view, position) != head:
+                    break
+                begin = position + f.HEAD_BYTES
+                position = begin + length
+                room[placed : placed + length] = view[begin:position]
+                placed += length
+                flow += length
+        return position, placed, flow
+
+    def _most_data(self, stream: Stream) -> int:
+        """How much more data of a stream its windows and its content-length allow."""
+        most = min(stream.receive_window, self._limits.connection_window - self._to_credit)
+        return most if stream.content_left is None else min(most, stream.content_left)
+
+    def _length_of_next(self, stream: Stream, head: tuple[Any, ...], flow: int) -> int:
+        """Of the frame with this head, if it is plain DATA of the stream and not empty; else 0. `flow`: see above."""
+        high, low, kind, flags, number = head
+        length: int = high << 8 | low
+        if (
+            kind != f.DATA
+            or flags & f.PADDED
+            or number & 0x7FFFFFFF != stream.id
+            or length > self._limits.frame_bytes
+            or (flags & f.END_STREAM and stream.content_left not in (None, flow + length))
+        ):
+            return 0
+        return length
 
     def _placed(self, stream: Stream, size: int) -> None:
         ended = self._end_payload(stream)
