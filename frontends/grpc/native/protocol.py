@@ -103,6 +103,7 @@ class GrpcProtocol:
             if target is not None and len(target) >= MIN_IN_PLACE_BYTES:
                 self._in_place = True
                 return target[:left]
+        self._in_place = False
         return self._staging
 
     def buffer_updated(self, size: int) -> None:
