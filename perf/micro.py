@@ -38,6 +38,7 @@ from frontends.grpc.requests import parse
 from frontends.grpc.tensorflow_protos import predict_pb2, types_pb2
 from frontends.grpc.wire import output_buffers, read_tensor
 from frontends.interface import OutputTensor, Selector
+from perf import grpc_bytes
 
 BATCHES = 15
 BATCH_S = 0.01
@@ -197,9 +198,21 @@ def _scheduler() -> Iterator[Case]:
         yield Case(f"scheduler with {queued:,} queued: done, submit, dispatch", scheduler_step(queued))
 
 
+# ---- the gRPC transport
+
+
+def _transport() -> Iterator[Case]:
+    rounds = partial(grpc_bytes.Calls(16, bytes(100), bytes).run, 10)
+    yield Case("gRPC transport without sockets: 160 small calls on 16 connections", rounds)
+    large = grpc_bytes.Calls(1, bytes(600_000), lambda _message: b"")
+    yield Case(
+        "gRPC transport without sockets: 10 calls of 600 KB in frames of 16 KB", partial(large.run, 10)
+    )
+
+
 def cases() -> list[Case]:
     """All of them."""
-    return [*_wire(), *_memory(), *_messages(), *_catalogue(), *_scheduler()]
+    return [*_wire(), *_memory(), *_messages(), *_catalogue(), *_scheduler(), *_transport()]
 
 
 def line_of(name: str, taken: float) -> str:

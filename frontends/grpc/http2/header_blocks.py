@@ -45,6 +45,10 @@ class BlockReader(Generic[Meaning]):
             self._kept[block] = meaning
         return meaning
 
+    def known(self, block: bytes) -> Meaning | None:
+        """What a block means that was read before and means the same still; None for any other."""
+        return self._kept.get(block)
+
     def trailers(self, block: bytes) -> Headers:
         """The headers of a block that is not a request's. Raises ConnectionFault."""
         return self._decode(block)[0]

@@ -7,6 +7,7 @@ What has been put into the output has left the windows; what waits in a queue is
 decides for how long.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -34,13 +35,13 @@ class Sender:
     __slots__ = (
         "_burst",
         "_drained",
-        "_output",
         "_sent",
         "_waiting",
         "held_back",
         "initial_window",
         "max_frame",
         "now",
+        "output",
         "window",
     )
 
@@ -57,18 +58,19 @@ class Sender:
         self.max_frame = DEFAULT_MAX_FRAME
         self._sent = sent
         self._drained = drained
-        self._output: list[Buffer] = []
+        self.output: list[Buffer] = []
+        """Frames that wait to be written."""
         self._waiting: dict[int, Stream] = {}
         self._burst = BURST
 
     def put(self, frame: bytes) -> None:
         """Have a frame sent that no window holds back."""
-        self._output.append(frame)
+        self.output.append(frame)
         self.held_back += len(frame)
 
     def take(self) -> list[Buffer]:
         """What is to be written now, in order."""
-        taken, self._output = self._output, []
+        taken, self.output = self.output, []
         self.held_back = 0
         return taken
 
@@ -79,16 +81,25 @@ class Sender:
 
     def send(self, stream: Stream, buffers: Sequence[Buffer], size: int, trailers: bytes | None) -> None:
         """Send `size` bytes of data; `trailers` are the frames that end the stream, None when more is to come."""
-        if not stream.queue and size <= stream.send_window and size <= self.window and size <= self.max_frame:
+        if (
+            not stream.queued_bytes
+            and size <= stream.send_window
+            and size <= self.window
+            and size <= self.max_frame
+        ):
             # Nearly always: all of it in one frame, now.
             stream.send_window -= size
             self.window -= size
-            self._output.append(frame_head(size, DATA, 0, stream.id))
-            self._output += buffers
+            self.output.append(frame_head(size, DATA, 0, stream.id))
+            self.output += buffers
             if trailers is not None:
                 self._end(stream, trailers)
             return
-        stream.queue.extend(memoryview(buffer).cast("B") for buffer in buffers if len(buffer))
+        if stream.queue is None:
+            stream.queue = deque()
+        for buffer in buffers:
+            if len(buffer):
+                stream.queue.append(memoryview(buffer).cast("B"))
         if not stream.queued_bytes:
             stream.moved = self.now
         stream.queued_bytes += size
@@ -131,9 +142,10 @@ class Sender:
 
     def drop(self, stream: Stream) -> None:
         """The stream has ended: nothing of it is sent any more."""
-        self._waiting.pop(stream.id, None)
-        stream.queue.clear()
-        stream.queued_bytes = 0
+        if stream.queue is not None:
+            self._waiting.pop(stream.id, None)
+            stream.queue = None
+            stream.queued_bytes = 0
 
     def credit(self, increment: int) -> None:
         """The client takes more on the connection."""
@@ -151,25 +163,26 @@ class Sender:
             self.pump()
 
     def _put_data(self, stream: Stream, size: int) -> None:
-        self._output.append(frame_head(size, DATA, 0, stream.id))
+        self.output.append(frame_head(size, DATA, 0, stream.id))
         stream.send_window -= size
         self.window -= size
         stream.queued_bytes -= size
         stream.moved = self.now
         self._burst -= size
         queue = stream.queue
+        assert queue is not None
         while size:
             piece = queue[0]
             if len(piece) <= size:
-                self._output.append(queue.popleft())
+                self.output.append(queue.popleft())
                 size -= len(piece)
             else:
-                self._output.append(piece[:size])
+                self.output.append(piece[:size])
                 queue[0] = piece[size:]
                 size = 0
 
     def _end(self, stream: Stream, trailers: bytes) -> None:
-        self._output.append(trailers)
+        self.output.append(trailers)
         stream.trailers = None
         stream.local_closed = True
         self._sent(stream)

@@ -5,8 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
-from frontends.grpc.calls import Stream as StreamMethod
-from frontends.grpc.calls import Unary
+from frontends.grpc.calls import Method, Unary
 from frontends.grpc.http2.streams import Stream
 from frontends.grpc.native.head import Head
 from frontends.grpc.native.messages import Message, MessageReader
@@ -25,64 +24,62 @@ class Owner(Protocol):
         ...
 
 
+class Opening:
+    """What a connection remembers of a call's headers: what they say, and what answers it."""
+
+    def __init__(self, head: Head, method: Method | None) -> None:
+        self.head = head
+        self.method = method
+        self.direct = isinstance(method, Unary) and head.answer is None
+        """Whether a message that comes whole can be handled at once."""
+
+
 class NativeCall:
-    """A `frontends.grpc.calls.Call`."""
+    """A `frontends.grpc.calls.Call`.
 
-    __slots__ = (
-        "_head",
-        "_owner",
-        "answered",
-        "began",
-        "block",
-        "counted",
-        "deadline_ns",
-        "ended",
-        "heard",
-        "held",
-        "inbox",
-        "method",
-        "overdue",
-        "reader",
-        "received",
-        "releases",
-        "started",
-        "stream",
-        "task",
-        "waiter",
-    )
+    What a small unary call never needs stands at its default in the class, so that a new one costs little.
+    """
 
-    def __init__(
-        self, owner: Owner, stream: Stream, head: Head, method: Unary | StreamMethod, now: int
-    ) -> None:
+    reader: MessageReader | None = None
+    """Where a message does not come whole at once."""
+    inbox: deque[Message] | None = None
+    """Messages that its handler has not taken yet, where there is a reader."""
+    received: int = 0
+    """Bytes of its body."""
+    ended: bool = False
+    """Whether the client has ended its request."""
+    held: int = 0
+    """Bytes that have come and were not given back to the client's window."""
+    started: bool = False
+    """Whether the task has run at all: one that has not cannot be cancelled without its end being lost."""
+    task: asyncio.Task[None] | None = None
+    waiter: asyncio.Future[None] | None = None
+    """What the handler's task waits for: a message, or room for its answer."""
+    answered: bool = False
+    """Whether the answer has begun."""
+    overdue: bool = False
+    block: Block | None = None
+    counted: int = 0
+    releases: list[Callable[[], None]] | None = None
+    deadline_ns: int | None = None
+    """See Call."""
+
+    def __init__(self, owner: Owner, stream: Stream, head: Head, method: Method, now: int) -> None:
         self._owner = owner
         self._head = head
         self.stream = stream
         self.method = method
-        self.deadline_ns = None if head.timeout_ns is None else now + head.timeout_ns
-        """See Call."""
+        if head.timeout_ns is not None:
+            self.deadline_ns = now + head.timeout_ns
         self.began = self.heard = now
         """When it began, and when the last part of its body came."""
-        self.received = 0
-        """Bytes of its body."""
-        self.reader: MessageReader | None = None
-        """Where a message does not come whole at once."""
-        self.inbox: deque[Message] = deque()
-        """Messages that its handler has not taken yet."""
-        self.ended = False
-        """Whether the client has ended its request."""
-        self.held = 0
-        """Bytes that have come and were not given back to the client's window."""
-        self.started = False
-        """Whether the task has run at all: one that has not cannot be cancelled without its end being lost."""
-        self.task: asyncio.Task[None] | None = None
-        self.waiter: asyncio.Future[None] | None = None
-        """What the handler's task waits for: a message, or room for its answer."""
-        self.answered = False
-        """Whether the answer has begun."""
-        self.overdue = False
-        self.block: Block | None = None
-        self.counted = 0
-        self.releases: list[Callable[[], None]] | None = None
+
+    def read_by(self, reader: MessageReader) -> deque[Message]:
+        """Have its messages read in parts; where they wait for its handler."""
+        self.reader = reader
+        if self.inbox is None:
+            self.inbox = deque()
+        return self.inbox
 
     @property
     def gzip(self) -> bool:
@@ -111,11 +108,13 @@ class NativeCall:
 
     async def next_message(self) -> memoryview | None:
         """The next one of a streaming call; None after the last. Raises as `Owner.unpacked` does."""
-        while not self.inbox:
+        inbox = self.inbox
+        assert inbox is not None
+        while not inbox:
             if self.ended:
                 return None
             await self.wait()
-        message = self.inbox.popleft()
+        message = inbox.popleft()
         self._owner.taken(self, message)
         return await self._owner.unpacked(self, message)
 

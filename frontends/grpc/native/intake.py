@@ -5,13 +5,13 @@ bytes ──▶ MessageReader ──▶ the call's inbox ──▶ its handler  
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from common.errors import InvalidArgumentError, ResourceExhaustedError, ServingError
 from frontends.grpc.calls import Unary
 from frontends.grpc.http2.connection import Connection
-from frontends.grpc.native.calls import NativeCall
-from frontends.grpc.native.head import Head
+from frontends.grpc.native.calls import NativeCall, Opening
 from frontends.grpc.native.messages import (
     MOST_WAITING,
     TOO_MANY,
@@ -32,7 +32,7 @@ class Intake:
     def __init__(
         self,
         shared: Shared,
-        connection: Connection[Head],
+        connection: Connection[Opening],
         begin: Callable[[NativeCall, Message], None],
         refuse: Callable[[NativeCall, ServingError], None],
         flush_soon: Callable[[], None],
@@ -43,55 +43,49 @@ class Intake:
         self._begin = begin
         self._refuse = refuse
         self._flush_soon = flush_soon
-        self._placed: list[Message] | None = None
-        """What the bytes that were just received in place have completed."""
 
-    def reader(self, call: NativeCall) -> MessageReader:
-        shared = self._shared
-        locate = call.method.locate if isinstance(call.method, Unary) else None
-        room = shared.room if isinstance(call.method, Unary) else None
-        return MessageReader(shared.message_bytes, shared.budget, room, locate)
+    def begin(self, call: NativeCall) -> deque[Message]:
+        """Have a call's messages read in parts; where they wait for its handler."""
+        unary = call.method if isinstance(call.method, Unary) else None
+        locate = None if unary is None else unary.locate
+        room = None if unary is None else self._shared.room
+        return call.read_by(MessageReader(self._shared.message_bytes, self._shared.budget, room, locate))
 
     def read(self, call: NativeCall, piece: memoryview, now: int, *, ended: bool) -> None:
         """A part of a body that does not come whole."""
         call.heard = now
         call.received += len(piece)
-        if self._placed is not None:
-            messages, self._placed = self._placed, None
-            self._admit(call, messages, len(piece), ended=ended)
-            return
-        if call.reader is None:
-            call.reader = self.reader(call)
+        inbox = call.inbox
+        if call.reader is None or inbox is None:
+            inbox = self.begin(call)
+        assert call.reader is not None
         try:
-            messages = call.reader.read(piece)
+            inbox.extend(call.reader.read(piece))
         except ServingError as error:
             self._refuse(call, error)
             return
-        self._admit(call, messages, len(piece), ended=ended)
+        self._admit(call, inbox, len(piece), ended=ended)
 
-    def filled(self, call: NativeCall, size: int, now: int) -> None:
-        """A part of a message was received where it belongs."""
+    def placed(self, call: NativeCall, size: int, now: int, *, ended: bool) -> None:
+        """A part of a message was put where it belongs."""
+        call.heard = now
+        call.received += size
         assert call.reader is not None
-        room = call.reader.room()
-        assert room is not None
-        piece = room[:size]
-        refused: ServingError | None = None
+        assert call.inbox is not None
         try:
             complete = call.reader.filled(size)
         except ServingError as error:
-            complete, refused = None, error
-        self._placed = [] if complete is None else [complete]
-        self._connection.filled(piece, now)
-        self._placed = None
-        if refused is not None:
-            self._refuse(call, refused)
+            self._refuse(call, error)
+            return
+        if complete is not None:
+            call.inbox.append(complete)
+        self._admit(call, call.inbox, size, ended=ended)
 
-    def _admit(self, call: NativeCall, messages: list[Message], size: int, *, ended: bool) -> None:
-        """Messages have come whole, and perhaps the end of the request."""
-        call.inbox.extend(messages)
+    def _admit(self, call: NativeCall, inbox: deque[Message], size: int, *, ended: bool) -> None:
+        """Messages may have come whole, and perhaps the end of the request."""
         call.ended = call.ended or ended
         if isinstance(call.method, Unary):
-            self._admit_unary(call, size)
+            self._admit_unary(call, inbox, size)
             return
         assert call.reader is not None
         if ended and not call.reader.between:
@@ -99,7 +93,7 @@ class Intake:
             return
         call.held += size
         self._give_back(call)
-        if len(call.inbox) > MOST_WAITING:
+        if len(inbox) > MOST_WAITING:
             self._refuse(call, ResourceExhaustedError(TOO_MANY))
             return
         call.wake()
@@ -110,14 +104,14 @@ class Intake:
             self._connection.give_back(call.stream, call.held)
             call.held = 0
 
-    def _admit_unary(self, call: NativeCall, size: int) -> None:
+    def _admit_unary(self, call: NativeCall, inbox: deque[Message], size: int) -> None:
         assert call.reader is not None
-        if len(call.inbox) > 1 or (call.inbox and not call.reader.between):
+        if len(inbox) > 1 or (inbox and not call.reader.between):
             self._refuse(call, InvalidArgumentError("The call has one message, and more came"))
         elif not call.ended:
             self._open_window(call, size)
-        elif call.inbox and call.task is None:
-            self._begin(call, call.inbox.popleft())
+        elif inbox and call.task is None:
+            self._begin(call, inbox.popleft())
         elif call.task is None:
             what = "none came" if call.reader.between else "the request ended within it"
             self._refuse(call, InvalidArgumentError(f"The call has one message, and {what}"))

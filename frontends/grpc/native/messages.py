@@ -7,7 +7,7 @@ against one budget of the process.
 
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from common.errors import InvalidArgumentError, ResourceExhaustedError, ServingE
 from frontends.grpc.native.replies import PREFIX
 from frontends.memory import Block
 
-IN_PLACE_BYTES = 65_536
+IN_PLACE_BYTES: Final = 65_536
 """Messages from this length on are received into shared memory."""
 
 MOST_WAITING = 1024

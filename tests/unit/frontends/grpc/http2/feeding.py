@@ -23,21 +23,37 @@ LIMITS = Limits(
     control_bytes=2000,
 )
 
+_ROOM_BYTES = (40_000, 0, 400)
+"""By the streams' numbers."""
+
 Event = tuple[Any, ...]
 
 
 class Owner:
     """What the connection's owner is told, and an answer to each request at its end: its own body."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, gives_back: bool = True) -> None:
+        """`gives_back`: opens the client's windows again as bodies come."""
+        self._gives_back = gives_back
         self.events: list[Event] = []
         self.bodies: dict[int, bytearray] = {}
         self.connection: Connection[Head] = Connection(self, LIMITS)
         self.output = bytearray()
+        self.came_whole = self.placed_bytes = 0
+        self._rooms: dict[int, bytearray] = {}
 
     def understand(self, headers: Headers) -> Head:
         """See Handler."""
         return understand(headers)
+
+    def whole(self, stream: Stream, request: Head, body: memoryview) -> bool:
+        """See Handler."""
+        if request.content_length not in (None, len(body)):
+            return False
+        self.came_whole += 1
+        self.request(stream, request, ended=False)
+        self.data(stream, body, ended=True)
+        return True
 
     def request(self, stream: Stream, request: Head, *, ended: bool) -> None:
         """See Handler."""
@@ -52,10 +68,21 @@ class Owner:
         """See Handler."""
         assert stream.id in self.bodies
         self.bodies[stream.id] += piece
-        self.connection.give_back(stream, len(piece))
+        if self._gives_back:
+            self.connection.give_back(stream, len(piece))
         if ended:
             self.events.append(("body", stream.id, bytes(self.bodies[stream.id])))
             self._answer(stream)
+
+    def room(self, stream: Stream) -> memoryview | None:
+        """See Handler: of some streams none, of others little or much."""
+        size = _ROOM_BYTES[stream.id // 2 % len(_ROOM_BYTES)]
+        return memoryview(self._rooms.setdefault(stream.id, bytearray(size))) if size else None
+
+    def placed(self, stream: Stream, size: int, *, ended: bool) -> None:
+        """See Handler."""
+        self.placed_bytes += size
+        self.data(stream, memoryview(self._rooms[stream.id])[:size], ended=ended)
 
     def reset(self, stream: Stream) -> None:
         """See Handler."""
