@@ -147,6 +147,7 @@ $(COMPILED): setup.py requirements/compile.lock $(SOURCES) | $(VENV)/runtime.sta
 		echo "Compiling the hot modules ..."; \
 		$(PIP_INSTALL) --no-deps --require-hashes -r requirements/compile.lock && \
 		find . -path ./$(VENV) -prune -o -path ./build -prune -o -name '*.so' -exec rm -f {} + && \
-		IE_SERVING_COMPILE=1 $(BIN)/python setup.py --quiet build_ext --inplace; \
+		IE_SERVING_COMPILE=1 $(BIN)/python setup.py --quiet build_ext --inplace && \
+		find . -path ./$(VENV) -prune -o -path ./build -prune -o -name '*.so' -exec touch {} +; \
 	fi
 	@touch $@
