@@ -70,6 +70,7 @@ from common.session import Command, LinkDown, LinkUp, Open, Session, State, Watc
 from common.tensors import Signature, TensorSpec
 from frontends.ledger import Ledger
 from tests.unit.broker.registry_harness import check as check_registry
+from tests.unit.broker.scheduler_check import check as check_scheduler
 
 SIGNATURE = Signature((TensorSpec("x", "float32", (1, 10)),), (TensorSpec("y", "float32", (1, 10)),))
 SECOND = 1_000_000_000
@@ -614,7 +615,7 @@ class World:
 
     def check(self) -> None:
         check_registry(self.core.registry)
-        self.core.scheduler.check()
+        check_scheduler(self.core.scheduler)
         holders: dict[RequestKey, str] = {}
         for worker in self.workers():
             for execute in worker.in_hand:
