@@ -75,7 +75,7 @@ class Requests:
 
     def submit(self, frontend: Frontend, submit: Submit, generation: int, now: int) -> None:
         """A new request; Stale at once if its version has left."""
-        if not self.may_wait(submit.version):
+        if not self._registry.accepts(submit.version) and not self._may_appear(submit.version):
             self._out.send(frontend.identity, Stale(submit.id, generation))
             return
         key = RequestKey(frontend.name, submit.id)
@@ -106,9 +106,7 @@ class Requests:
 
     def may_wait(self, version: VersionId) -> bool:
         """Whether requests for the version may queue: it is served, or a new broker does not know it yet."""
-        if self._registry.accepts(version):
-            return True
-        return self._registry.find(version) is None and self._is_recovering(version)
+        return self._registry.accepts(version) or self._may_appear(version)
 
     # ---- from workers
 
@@ -156,7 +154,7 @@ class Requests:
             if frontend is not None:
                 timing = Timing(request.handed_at - request.queued_at, done.inferring)
                 answer = Completed(done.key.id, done.outputs, done.error, timing)
-                self._out.send(frontend.identity, answer, frames)
+                self._out.answer(frontend.identity, answer, frames)
 
     def batch_failed(self, slot: str, keys: tuple[RequestKey, ...], now: int) -> None:
         """A worker could not infer these together: each is queued again, to be inferred by itself."""
@@ -212,7 +210,7 @@ class Requests:
         unclaimed = self._unclaimed.pop(key, None)
         if unclaimed is not None:
             done, frames, _ = unclaimed
-            self._out.send(frontend.identity, Completed(submit.id, done.outputs, done.error), frames)
+            self._out.answer(frontend.identity, Completed(submit.id, done.outputs, done.error), frames)
             return
         silent = self._fleet.silent_devices()
         held = silent is None or self._may_be_in(submit.version, silent)
@@ -259,8 +257,10 @@ class Requests:
             request.key, submit.version, submit.segment, submit.inputs, submit.outputs, submit.deadline
         )
 
-    def _is_recovering(self, version: VersionId) -> bool:
-        """Whether a version that is not known may become known yet: by its worker's Hello, or by a listing."""
+    def _may_appear(self, version: VersionId) -> bool:
+        """Whether it is not known and may become known yet: by its worker's Hello, or by a listing."""
+        if self._registry.find(version) is not None:
+            return False
         model = self._registry.models.get(version.model)
         silent = self._fleet.silent_devices()
         return model is not None and (silent is None or bool(silent) or not model.listed)

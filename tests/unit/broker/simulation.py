@@ -534,10 +534,9 @@ class World:
         self.carry_out()
 
     def carry_out(self) -> None:
-        sends = []
         for command in self.core.flush(self.now):
             if isinstance(command, Send):
-                sends.append(command)
+                self.router.send(command)
             elif isinstance(command, SaveWanted):
                 self.wanted = command.state
             elif isinstance(command, WatchProcess):
@@ -554,7 +553,6 @@ class World:
                 self.shutdown = command
             elif isinstance(command, Say):
                 self.said.append(command)
-        self.router.send(sends)
 
     def flow(self) -> None:
         """Deliver everything that is under way; workers finish nothing."""
