@@ -108,16 +108,20 @@ class Broker:
             ready = self._waiter.wait(core.next_wake() - now)
             now = time.monotonic_ns()
             router.drain(core, now)
-            if self._watcher.descriptor in ready:
-                self._report_deaths(now)
-            if self._supervisor.descriptor in ready:
-                self._report_programs(now)
+            if ready:
+                self._report(ready, now)
             self._carry_out(core.flush(now))
 
     def close(self) -> None:
         """Close what the loop owns."""
         self._socket.close()
         self._transport.close()
+
+    def _report(self, ready: set[int], now: int) -> None:
+        if self._watcher.descriptor in ready:
+            self._report_deaths(now)
+        if self._supervisor.descriptor in ready:
+            self._report_programs(now)
 
     def _report_deaths(self, now: int) -> None:
         for process in self._watcher.ended():

@@ -59,12 +59,16 @@ class Scheduler:
 
     def submit(self, request: Request, *, held: bool = False) -> None:
         """A request has come."""
-        self._remember(request)
+        self.requests[request.key] = request
+        line = request.line = self.lines.opened(request.version)
         if held:
             request.phase = HELD
             self._held += 1
-        else:
+        elif line.is_gathered:
             self._enqueue(request)
+        else:
+            line.queue[request] = None
+            self._active[line] = None
 
     def release_held(self, request: Request) -> None:
         """No worker that could be running it is left unheard: queue it."""
@@ -118,8 +122,11 @@ class Scheduler:
         self._detach(request, lane)
         if lane.batches is None or lane.has_left(request.batch):
             lane.mark_running(now)
-        self._activate(_line_of(request))
-        self._forget(request)
+        line = lane.line
+        if line.queue or line.is_gathered:
+            self._activate(line)
+        del self.requests[key]
+        self.lines.closed(line)
         return request
 
     def defer(self, slot: str, keys: tuple[RequestKey, ...], now: int) -> None:
@@ -292,14 +299,18 @@ class Scheduler:
 
     def next_due(self) -> int | None:
         """When `dispatch` is to be called even if nothing happens; None: not at all."""
-        return min(self._gathering.due.values(), default=None)
+        due = self._gathering.due
+        return min(due.values()) if due else None
 
     # ---- facts
 
+    @property
+    def gathers(self) -> bool:
+        """Whether the requests of any version are gathered into batches: only of those `refuses` refuses one."""
+        return bool(self._gathered)
+
     def refuses(self, submit: Submit) -> str:
         """Why a new request cannot be queued; empty: it can."""
-        if not self._gathered:
-            return ""
         queue = self._gathered.get(submit.version)
         return "" if queue is None else queue.refuses(submit)
 
