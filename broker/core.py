@@ -14,6 +14,7 @@ has said Hello or is dead. See docs/architecture.md, "The protocol under failure
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from broker.commands import (
     Command,
@@ -65,10 +66,10 @@ from common.messages import (
     WorkerHello,
 )
 
-TICK_NS = 250_000_000
+TICK_NS: Final = 250_000_000
 """Between two looks at what changes because time passes."""
 
-REST_NS = 5_000_000_000
+REST_NS: Final = 5_000_000_000
 """The same, while nothing is under way that could: no request, no load, no worker to come, nothing to try again."""
 
 
@@ -197,7 +198,10 @@ class Core:
             self._out.put(RunPrograms(tuple(batch)))
         # Whatever has happened now may have set something going: one tick comes soon after it, however long the rest.
         rests = ticks and not self._is_under_way(now)
-        self._next_tick = now + REST_NS if rests else min(self._next_tick, now + TICK_NS)
+        if rests:
+            self._next_tick = now + REST_NS
+        elif self._next_tick > now + TICK_NS:
+            self._next_tick = now + TICK_NS
         return self._out.take()
 
     def next_wake(self) -> int:

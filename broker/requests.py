@@ -83,7 +83,7 @@ class Requests:
         key = RequestKey(frontend.name, submit.id)
         if key in scheduler.requests:
             return
-        if scheduler.gathers and (refusal := scheduler.refuses(submit)):
+        if scheduler.gathered and (refusal := scheduler.refuses(submit)):
             error = WireError(Code.RESOURCE_EXHAUSTED, refusal)
             self._out.send(frontend.identity, Completed(submit.id, (), error))
             return

@@ -46,9 +46,9 @@ class Scheduler:
         self.requests: dict[RequestKey, Request] = {}
         self.workers: dict[str, Worker] = {}
         self._gathering = Gathering()
-        self._gathered = self._gathering.queues
+        self.gathered = self._gathering.queues
         """The queues of versions whose requests are gathered into batches."""
-        self.lines = Lines(self.workers, self._gathered)
+        self.lines = Lines(self.workers, self.gathered)
         self._active: OrderedDict[Line, None] = OrderedDict()
         """In which something waits that a worker may be free for; they take turns."""
         self._batches = 0
@@ -60,7 +60,12 @@ class Scheduler:
     def submit(self, request: Request, *, held: bool = False) -> None:
         """A request has come."""
         self.requests[request.key] = request
-        line = request.line = self.lines.opened(request.version)
+        line = self.lines.known.get(request.version)
+        if line is None or not line.open:
+            line = self.lines.opened(request.version)
+        else:
+            line.open += 1
+        request.line = line
         if held:
             request.phase = HELD
             self._held += 1
@@ -120,13 +125,16 @@ class Scheduler:
         if inferring:
             lane.inferred(inferring)
         self._detach(request, lane)
-        if lane.batches is None or lane.has_left(request.batch):
+        if lane.in_hand and (lane.batches is None or lane.has_left(request.batch)):
             lane.mark_running(now)
         line = lane.line
         if line.queue or line.is_gathered:
             self._activate(line)
         del self.requests[key]
-        self.lines.closed(line)
+        if line.open > 1:
+            line.open -= 1
+        else:
+            self.lines.closed(line)
         return request
 
     def defer(self, slot: str, keys: tuple[RequestKey, ...], now: int) -> None:
@@ -176,7 +184,7 @@ class Scheduler:
             lane = self.lines.add_lane(worker, line, nireq)
             lane.batches = None if batching is None else {}
         lane.nireq = nireq
-        if batching is not None and version not in self._gathered:
+        if batching is not None and version not in self.gathered:
             waiting, line.queue = line.queue, OrderedDict()
             line.is_gathered = True
             self._gathering.add(version, batching, waiting)
@@ -188,7 +196,7 @@ class Scheduler:
         if line is None or not line.lanes:
             self._gathering.forget(version)
         if line is not None:
-            line.is_gathered = version in self._gathered
+            line.is_gathered = version in self.gathered
             self.lines.prune(line)
 
     def drain(self, slot: str) -> None:
@@ -258,7 +266,7 @@ class Scheduler:
             if line.is_gathered:
                 batch = self._dispatch_batch(line, now)
                 handed += batch
-                if batch and self._gathered[line.version]:
+                if batch and self.gathered[line.version]:
                     active[line] = None
                 continue
             queue = line.queue
@@ -304,14 +312,9 @@ class Scheduler:
 
     # ---- facts
 
-    @property
-    def gathers(self) -> bool:
-        """Whether the requests of any version are gathered into batches: only of those `refuses` refuses one."""
-        return bool(self._gathered)
-
     def refuses(self, submit: Submit) -> str:
         """Why a new request cannot be queued; empty: it can."""
-        queue = self._gathered.get(submit.version)
+        queue = self.gathered.get(submit.version)
         return "" if queue is None else queue.refuses(submit)
 
     def in_hand_of(self, slot: str) -> list[Request]:
@@ -337,8 +340,8 @@ class Scheduler:
 
     def queued_keys(self, version: VersionId) -> list[RequestKey]:
         """A version's requests that wait for a worker, oldest first (of each kind, where they are gathered)."""
-        if version in self._gathered:
-            return [request.key for request in self._gathered[version].requests()]
+        if version in self.gathered:
+            return [request.key for request in self.gathered[version].requests()]
         line = self.lines.known.get(version)
         return [] if line is None else [request.key for request in line.queue]
 
@@ -349,7 +352,7 @@ class Scheduler:
     def queued(self, version: VersionId | None = None) -> int:
         """Requests that wait for a worker, of one version or of all (suspects and held ones count for all only)."""
         if version is not None:
-            queue = self._gathered.get(version)
+            queue = self.gathered.get(version)
             if queue is not None:
                 return len(queue)
             line = self.lines.known.get(version)
@@ -383,7 +386,7 @@ class Scheduler:
         request.running_since = request.deferred_since = 0
         self._active[line] = None
         if line.is_gathered:
-            self._gathered[line.version].put(request, first=first)
+            self.gathered[line.version].put(request, first=first)
             return
         line.queue[request] = None
         if first:
@@ -393,7 +396,7 @@ class Scheduler:
         if request.phase is QUEUED:
             line = _line_of(request)
             if line.is_gathered:
-                self._gathered[line.version].remove(request.key)
+                self.gathered[line.version].remove(request.key)
             else:
                 line.queue.pop(request, None)
         elif request.phase is HELD:
@@ -414,16 +417,14 @@ class Scheduler:
         self._suspects.add(request)
 
     def _hand_over(self, request: Request, lane: Lane, now: int, batch: int = 0) -> None:
-        worker = lane.worker
         request.phase = IN_HAND
         request.lane = lane
-        request.worker = worker.slot
+        request.worker = lane.worker.slot
         request.handed_at = now
         request.running_since = 0
         if lane.batches is not None:
             request.batch = batch or self.new_batch()
         lane.add(request, now)
-        worker.in_hand += 1
 
     def _of_worker(self, slot: str, keys: tuple[RequestKey, ...]) -> Iterator[tuple[Request, Lane]]:
         """Those that this worker has in hand, and their lanes."""
@@ -433,18 +434,16 @@ class Scheduler:
                 yield request, _lane_of(request)
 
     def _detach(self, request: Request, lane: Lane) -> None:
-        worker = lane.worker
-        if lane.remove(request):
-            worker.in_hand -= 1
+        lane.remove(request)
         request.deferred_since = 0
-        if worker.alone is request:
-            self._release_reservation(worker)
+        if lane.worker.alone is request:
+            self._release_reservation(lane.worker)
 
     def _waits(self, line: Line) -> bool:
-        return bool(self._gathered[line.version] if line.is_gathered else line.queue)
+        return bool(self.gathered[line.version] if line.is_gathered else line.queue)
 
     def _activate(self, line: Line) -> None:
-        if line.queue or (line.is_gathered and self._gathered[line.version]):
+        if line.queue or (line.is_gathered and self.gathered[line.version]):
             self._active[line] = None
 
     def _release_reservation(self, worker: Worker) -> None:

@@ -141,7 +141,8 @@ class Lane:
     """
 
     def add(self, request: Request, now: int) -> None:
-        """One more is in hand."""
+        """The worker has one more in hand."""
+        self.worker.in_hand += 1
         self.in_hand[request] = None
         occupied = len(self.in_hand) if self.batches is None else self._add_to_batch(request.batch)
         if occupied <= self.nireq:
@@ -161,19 +162,19 @@ class Lane:
         """All that the worker has of the version, the deferred ones last."""
         return [*self.in_hand, *self.deferred]
 
-    def remove(self, request: Request) -> bool:
-        """Whether it was there."""
+    def remove(self, request: Request) -> None:
+        """The worker does not have it in hand any more."""
         if request in self.in_hand:
             del self.in_hand[request]
         elif request in self.deferred:
             del self.deferred[request]
         else:
-            return False
+            return
+        self.worker.in_hand -= 1
         if self.batches is not None:
             self.batches[request.batch] -= 1
             if not self.batches[request.batch]:
                 del self.batches[request.batch]
-        return True
 
     def has_left(self, batch: int) -> bool:
         """Whether a slot may have come free by an answer to a request of this batch."""

@@ -46,7 +46,7 @@ def _check_lane(lane: Lane) -> None:
 
 def _check_queues(scheduler: Scheduler, seen: dict[RequestKey, str]) -> None:
     queues = {version: list(line.queue) for version, line in scheduler.lines.known.items()}
-    for version, gathered in scheduler._gathered.items():
+    for version, gathered in scheduler.gathered.items():
         assert not queues.get(version), "queued in two places"
         gathered.check()
         queues[version] = gathered.requests()
@@ -67,7 +67,7 @@ def _check_lines(scheduler: Scheduler) -> None:
     assert counted == {version: line.open for version, line in scheduler.lines.open.items()}
     for version, line in known.items():
         assert line.version == version
-        assert line.is_gathered == (version in scheduler._gathered)
+        assert line.is_gathered == (version in scheduler.gathered)
         assert line.open == counted.get(version, 0)
         lanes = [one.lanes[version] for one in scheduler.workers.values() if version in one.lanes]
         assert line.lanes == lanes, "not the workers that have it, in their order"
