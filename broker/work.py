@@ -53,16 +53,11 @@ class Fate(Enum):
     INNOCENT = "innocent"
 
 
-@dataclass(slots=True, eq=False)
 class Request:
     """A request from its Submit, or its adoption, until its answer."""
 
-    key: RequestKey
-    version: VersionId
-    submit: Submit | None
-    """None for one that a worker was running when this broker started and that no frontend has claimed yet."""
-    queued_at: int
-    phase: Phase = Phase.QUEUED
+    # What is the same for all of them at first is left to the class: one is made for each message.
+    phase: Phase = QUEUED
     worker: str = ""
     handed_at: int = 0
     running_since: int = 0
@@ -82,6 +77,13 @@ class Request:
     """Its version's, from its `submit` or `adopt` on."""
     lane: "Lane | None" = None
     """Where a worker has it in hand."""
+
+    def __init__(self, key: RequestKey, version: VersionId, submit: Submit | None, queued_at: int) -> None:
+        """`submit`: None for one that a worker was running when this broker started and that nobody has claimed yet."""
+        self.key = key
+        self.version = version
+        self.submit = submit
+        self.queued_at = queued_at
 
 
 @dataclass(slots=True, eq=False)
