@@ -21,6 +21,7 @@ from broker.commands import (
     Command,
     ForgetFrontend,
     KillProcess,
+    Reply,
     RunPrograms,
     SaveWanted,
     Say,
@@ -107,16 +108,20 @@ class Broker:
             ready = self._waiter.wait(core.next_wake() - now)
             now = time.monotonic_ns()
             router.drain(core, now)
-            if self._watcher.descriptor in ready:
-                self._report_deaths(now)
-            if self._supervisor.descriptor in ready:
-                self._report_programs(now)
+            if ready:
+                self._report(ready, now)
             self._carry_out(core.flush(now))
 
     def close(self) -> None:
         """Close what the loop owns."""
         self._socket.close()
         self._transport.close()
+
+    def _report(self, ready: set[int], now: int) -> None:
+        if self._watcher.descriptor in ready:
+            self._report_deaths(now)
+        if self._supervisor.descriptor in ready:
+            self._report_programs(now)
 
     def _report_deaths(self, now: int) -> None:
         for process in self._watcher.ended():
@@ -130,22 +135,19 @@ class Broker:
                 self._core.programs_seen(programs, now)
 
     def _carry_out(self, commands: list[Command]) -> None:
-        """In order; what is to be sent is gathered, and sent before anything that is not a message."""
-        sends: list[Send] = []
+        """In order: what is to be sent comes last, when what it says is written down."""
         for command in commands:
             if isinstance(command, Send):
-                sends.append(command)
-                continue
-            if isinstance(command, SaveWanted):
-                # What is sent after it must be true after a crash, so it comes first even of what was gathered.
-                save_wanted(self._run_dir, command.state)
-                continue
-            self._carry_out_one(command)
-        if sends:
-            self._router.send(sends)
+                self._router.send(command)
+            else:
+                self._carry_out_one(command)
 
     def _carry_out_one(self, command: Command) -> None:
-        if isinstance(command, WatchProcess):
+        if isinstance(command, SaveWanted):
+            save_wanted(self._run_dir, command.state)
+        elif isinstance(command, Reply):
+            self._router.reply(command)
+        elif isinstance(command, WatchProcess):
             self._watcher.watch(command.process)
             # One that has ended already is reported in the next round, which must not wait.
             self._report_deaths(time.monotonic_ns())

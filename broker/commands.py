@@ -11,11 +11,18 @@ from common.tensors import Signature
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """Send a message to a peer; `frames` are the further frames that it names."""
+    """Send messages to a linked peer, together; `frames` are the further frames that they name. After all else."""
+
+    identity: bytes
+    messages: list[Message]
+    frames: list[bytes]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Answer a question that came without a link."""
 
     identity: bytes
     message: Message
-    frames: tuple[bytes, ...] = ()
 
 
 class WatchProcess(msgspec.Struct, frozen=True):
@@ -122,5 +129,5 @@ class Shutdown(msgspec.Struct, frozen=True):
 
 
 Command: TypeAlias = (
-    Send | WatchProcess | KillProcess | RunPrograms | SaveWanted | Say | ForgetFrontend | Shutdown
+    Send | Reply | WatchProcess | KillProcess | RunPrograms | SaveWanted | Say | ForgetFrontend | Shutdown
 )

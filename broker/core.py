@@ -14,6 +14,7 @@ has said Hello or is dead. See docs/architecture.md, "The protocol under failure
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from broker.commands import (
     Command,
@@ -26,7 +27,7 @@ from broker.commands import (
 )
 from broker.fleet import Fleet, Program
 from broker.outbox import ERROR, INFO, WARNING, Outbox
-from broker.peers import Frontend, Peers
+from broker.peers import Frontend, Peers, Worker
 from broker.reconfiguration import Reconfiguration
 from broker.registry import Registry
 from broker.requests import Requests
@@ -65,10 +66,10 @@ from common.messages import (
     WorkerHello,
 )
 
-TICK_NS = 250_000_000
+TICK_NS: Final = 250_000_000
 """Between two looks at what changes because time passes."""
 
-REST_NS = 5_000_000_000
+REST_NS: Final = 5_000_000_000
 """The same, while nothing is under way that could: no request, no load, no worker to come, nothing to try again."""
 
 
@@ -103,7 +104,6 @@ class Core:
         self._to_settle = True
         self._next_tick = now
         self._of_frontends: dict[type, Callable[..., None]] = {
-            Submit: self._submit,
             Cancel: self._cancel,
             Acknowledge: self._acknowledge,
             Listening: self._listening,
@@ -136,21 +136,18 @@ class Core:
             self.reconfiguration.storekeeper_greeted()
         self._to_settle = True
 
-    def receive(self, identity: bytes, message: Message, frames: tuple[bytes, ...], now: int) -> None:
-        """A message on a link whose Hello was read."""
-        kind = type(message)
+    def receive(self, identity: bytes, messages: list[Message], frames: tuple[bytes, ...], now: int) -> None:
+        """The messages of an envelope that has come on a link whose Hello was read."""
         frontend = self.peers.frontend_by_identity.get(identity)
-        if frontend is not None and kind in self._of_frontends:
-            self._of_frontends[kind](frontend, message, now)
+        if frontend is not None:
+            self._from_frontend(frontend, messages, now)
             return
         worker = self.peers.worker_by_identity.get(identity)
-        if worker is not None and isinstance(message, Done):
-            self._requests.done(worker.slot, message, frames, now)
-        elif worker is not None and kind in self._of_workers:
-            self._of_workers[kind](worker, message, now)
-            self._to_settle = True
+        if worker is not None:
+            self._from_worker(worker, messages, frames, now)
         elif identity == self.peers.storekeeper:
-            self._from_storekeeper(message, now)
+            for message in messages:
+                self._from_storekeeper(message, now)
         # Anything else is the last word of a peer whose death is known already.
 
     def control(self, identity: bytes, message: Message, now: int) -> None:
@@ -159,12 +156,12 @@ class Core:
             whole = Whole(
                 self.epoch, self.scheduler, self.registry, self.fleet, self.peers, self.reconfiguration
             )
-            self._out.send(identity, StatusReply(status_document(whole)))
+            self._out.reply(identity, StatusReply(status_document(whole)))
         elif isinstance(message, ScaleQuery):
             error = self.reconfiguration.scale(message, now)
             self._save()
             self._to_settle = True
-            self._out.send(identity, ScaleReply(error))
+            self._out.reply(identity, ScaleReply(error))
 
     def process_died(self, process: ProcessId, now: int) -> None:
         """A watched process has ended."""
@@ -201,16 +198,20 @@ class Core:
             self._out.put(RunPrograms(tuple(batch)))
         # Whatever has happened now may have set something going: one tick comes soon after it, however long the rest.
         rests = ticks and not self._is_under_way(now)
-        self._next_tick = now + REST_NS if rests else min(self._next_tick, now + TICK_NS)
+        if rests:
+            self._next_tick = now + REST_NS
+        elif self._next_tick > now + TICK_NS:
+            self._next_tick = now + TICK_NS
         return self._out.take()
 
     def next_wake(self) -> int:
         """When `flush` is to be called even if nothing has happened."""
         if self._out or self._to_settle:
             return 0
-        wake = min(self._next_tick, self.fleet.next_deadline())
-        due = self.scheduler.next_due()
-        return wake if due is None else min(wake, due)
+        wake, deadline, due = self._next_tick, self.fleet.next_deadline(), self.scheduler.next_due()
+        if deadline < wake:
+            wake = deadline
+        return due if due is not None and due < wake else wake
 
     def _tick(self, now: int) -> None:
         """Everything that happens because time has passed: four times a second, rarely while nothing is under way."""
@@ -289,8 +290,15 @@ class Core:
             self._out.send(identity, self._catalogue)
         self._requests.greeted(frontend, hello, now)
 
-    def _submit(self, frontend: Frontend, submit: Submit, now: int) -> None:
-        self._requests.submit(frontend, submit, self._generation, now)
+    def _from_frontend(self, frontend: Frontend, messages: list[Message], now: int) -> None:
+        submit, generation = self._requests.submit, self._generation
+        for message in messages:
+            if type(message) is Submit:
+                submit(frontend, message, generation, now)
+                continue
+            act = self._of_frontends.get(type(message))
+            if act is not None:
+                act(frontend, message, now)
 
     def _cancel(self, frontend: Frontend, cancel: Cancel, _now: int) -> None:
         self._requests.cancel(RequestKey(frontend.name, cancel.id))
@@ -321,6 +329,21 @@ class Core:
         self.reconfiguration.frontend_died(frontend.name)
         self._out.put(ForgetFrontend(frontend.name))
         self._workforce.frontend_died(frontend.name)
+
+    # ---- workers
+
+    def _from_worker(
+        self, worker: Worker, messages: list[Message], frames: tuple[bytes, ...], now: int
+    ) -> None:
+        done = self._requests.done
+        for message in messages:
+            if type(message) is Done:
+                done(worker.slot, message, frames, now)
+                continue
+            act = self._of_workers.get(type(message))
+            if act is not None:
+                act(worker, message, now)
+                self._to_settle = True
 
     # ---- storage
 

@@ -37,6 +37,8 @@ class Registry:
         self._retry_ns = retry_ns
         """None: a failed load is not tried again (updates are switched off)."""
         self._view: Overview | None = None
+        self._accepted: frozenset[VersionId] | None = None
+        """What `accepts` says of the present state: it is asked for each request."""
         self._stirred = True
         """Whether anything has happened that no plan has seen."""
         self._is_leaving = False
@@ -336,12 +338,13 @@ class Registry:
 
     def accepts(self, id_: VersionId) -> bool:
         """Whether requests for the version may be queued."""
-        version = self.find(id_)
-        return (
-            version is not None
-            and version.dispatchable
-            and version.state in (VersionState.AVAILABLE, VersionState.UNLOADING)
-        )
+        accepted = self._accepted
+        if accepted is None:
+            open_ = (VersionState.AVAILABLE, VersionState.UNLOADING)
+            accepted = self._accepted = frozenset(
+                one.id for one in all_versions(self.models) if one.dispatchable and one.state in open_
+            )
+        return id_ in accepted
 
     def is_loading(self) -> bool:
         """Whether any worker loads a version now."""
@@ -359,7 +362,7 @@ class Registry:
 
     def _touch(self) -> None:
         self._stirred = True
-        self._view = None
+        self._view = self._accepted = None
 
     def _current(self, model: Model, number: int) -> Version:
         """The present revision of a version, which need not have been seen before."""

@@ -75,17 +75,19 @@ class Requests:
 
     def submit(self, frontend: Frontend, submit: Submit, generation: int, now: int) -> None:
         """A new request; Stale at once if its version has left."""
-        if not self.may_wait(submit.version):
+        version = submit.version
+        if not self._registry.accepts(version) and not self._may_appear(version):
             self._out.send(frontend.identity, Stale(submit.id, generation))
             return
+        scheduler = self._scheduler
         key = RequestKey(frontend.name, submit.id)
-        if key in self._scheduler.requests:
+        if key in scheduler.requests:
             return
-        if refusal := self._scheduler.refuses(submit):
+        if scheduler.gathered and (refusal := scheduler.refuses(submit)):
             error = WireError(Code.RESOURCE_EXHAUSTED, refusal)
             self._out.send(frontend.identity, Completed(submit.id, (), error))
             return
-        self._scheduler.submit(Request(key, submit.version, submit, now))
+        scheduler.submit(Request(key, version, submit, now))
 
     def cancel(self, key: RequestKey) -> None:
         """Nobody waits for it; released now, when its worker is done, or when every worker has said what it runs."""
@@ -106,9 +108,7 @@ class Requests:
 
     def may_wait(self, version: VersionId) -> bool:
         """Whether requests for the version may queue: it is served, or a new broker does not know it yet."""
-        if self._registry.accepts(version):
-            return True
-        return self._registry.find(version) is None and self._is_recovering(version)
+        return self._registry.accepts(version) or self._may_appear(version)
 
     # ---- from workers
 
@@ -144,19 +144,23 @@ class Requests:
 
     def done(self, slot: str, done: Done, frames: tuple[bytes, ...], now: int) -> None:
         """A worker's answer."""
-        request = self._scheduler.done(slot, done.key, now, done.inferring)
+        key = done.key
+        request = self._scheduler.done(slot, key, now, done.inferring)
         if request is None:
             self._peers.unknown_done += 1
         elif request.abandoned:
-            self._out.release(done.key.frontend, done.key.id)
+            self._out.release(key.frontend, key.id)
         elif request.submit is None:
-            self._unclaimed[done.key] = (done, frames, now + CLAIM_NS)
+            self._unclaimed[key] = (done, frames, now + CLAIM_NS)
         else:
-            frontend = self._peers.frontends.get(done.key.frontend)
+            frontend = self._peers.frontends.get(key.frontend)
             if frontend is not None:
                 timing = Timing(request.handed_at - request.queued_at, done.inferring)
-                answer = Completed(done.key.id, done.outputs, done.error, timing)
-                self._out.send(frontend.identity, answer, frames)
+                answer = Completed(key.id, done.outputs, done.error, timing)
+                if frames:
+                    self._out.answer(frontend.identity, answer, frames)
+                else:
+                    self._out.send(frontend.identity, answer)
 
     def batch_failed(self, slot: str, keys: tuple[RequestKey, ...], now: int) -> None:
         """A worker could not infer these together: each is queued again, to be inferred by itself."""
@@ -212,7 +216,7 @@ class Requests:
         unclaimed = self._unclaimed.pop(key, None)
         if unclaimed is not None:
             done, frames, _ = unclaimed
-            self._out.send(frontend.identity, Completed(submit.id, done.outputs, done.error), frames)
+            self._out.answer(frontend.identity, Completed(submit.id, done.outputs, done.error), frames)
             return
         silent = self._fleet.silent_devices()
         held = silent is None or self._may_be_in(submit.version, silent)
@@ -230,37 +234,35 @@ class Requests:
 
     def _hand_out(self, handed: list[Request], now: int) -> bool:
         """Send to the workers what was handed to them; whether that was all of it."""
+        workers, send = self._peers.workers, self._out.send
         batches: dict[int, tuple[str, list[Execute]]] = {}
-        sent = 0
+        expired = False
         for request in handed:
-            message = self._execute(request, now)
-            if message is None:
+            submit = request.submit
+            assert submit is not None, "only adopted requests lack their Submit, and those are in hand"
+            deadline = submit.deadline
+            if now >= deadline:
+                # Seen only now: nobody looks through the queues for deadlines, the frontend has its own timer.
+                expired = True
+                self._scheduler.done(request.worker, request.key, now)
+                self._out.to_frontend(request.key.frontend, Completed(submit.id, (), _EXPIRED))
                 continue
-            sent += 1
+            message = Execute(
+                request.key, request.version, submit.segment, submit.inputs, submit.outputs, deadline
+            )
             if request.batch:
                 batches.setdefault(request.batch, (request.worker, []))[1].append(message)
             else:
-                self._out.send(self._peers.workers[request.worker].identity, message)
+                send(workers[request.worker].identity, message)
         for slot, members in batches.values():
             whole = members[0] if len(members) == 1 else ExecuteBatch(tuple(members))
-            self._out.send(self._peers.workers[slot].identity, whole)
-        return sent == len(handed)
+            send(workers[slot].identity, whole)
+        return not expired
 
-    def _execute(self, request: Request, now: int) -> Execute | None:
-        """The message that has a worker infer it; None, and an answer, where its deadline has passed."""
-        submit = request.submit
-        assert submit is not None, "only adopted requests lack their Submit, and those are in hand"
-        if now >= submit.deadline:
-            # Seen only now: nobody looks through the queues for deadlines, the frontend has its own timer.
-            self._scheduler.done(request.worker, request.key, now)
-            self._out.to_frontend(request.key.frontend, Completed(submit.id, (), _EXPIRED))
-            return None
-        return Execute(
-            request.key, submit.version, submit.segment, submit.inputs, submit.outputs, submit.deadline
-        )
-
-    def _is_recovering(self, version: VersionId) -> bool:
-        """Whether a version that is not known may become known yet: by its worker's Hello, or by a listing."""
+    def _may_appear(self, version: VersionId) -> bool:
+        """Whether it is not known and may become known yet: by its worker's Hello, or by a listing."""
+        if self._registry.find(version) is not None:
+            return False
         model = self._registry.models.get(version.model)
         silent = self._fleet.silent_devices()
         return model is not None and (silent is None or bool(silent) or not model.listed)

@@ -1,6 +1,6 @@
-"""ZeroMQ ↔ core: links by identity, envelopes in, messages out, as few as possible.
+"""ZeroMQ ↔ core: links by identity, envelopes in, messages out.
 
-Everything that a round of the loop sends to one peer travels as one ZeroMQ message. A peer that cannot be reached is
+A peer that cannot be reached is
 dropped from the links; whether it is dead its pidfd tells, and if it is not, it is told to greet anew when it says
 something next.
 """
@@ -11,22 +11,16 @@ from typing import Protocol
 
 import msgspec
 
-from broker.commands import Send
+from broker.commands import Reply, Send
 from broker.core import Core
-from common.errors import INTERNAL_TEXT, Code, WireError
-from common.link import Link, Verdict
+from common.link import ACCEPT, GAP, Link
 from common.messages import (
     PROTOCOL_VERSION,
-    Completed,
     Envelope,
     FrontendHello,
-    Message,
-    OutputResult,
     RestartLink,
     ScaleQuery,
-    ScaleReply,
     StatusQuery,
-    StatusReply,
     StorekeeperHello,
     WorkerHello,
     decode,
@@ -36,7 +30,6 @@ from common.messages import (
 _logger = logging.getLogger("broker")
 
 _HELLOS = (FrontendHello, WorkerHello, StorekeeperHello)
-_CONTROL_REPLIES = (StatusReply, ScaleReply)
 _FAR_AHEAD = 1 << 62
 
 
@@ -59,17 +52,15 @@ class Router:
     def drain(self, core: Core, now: int) -> None:
         """Hand everything that has come in to the core."""
         for frames in self._socket.drain():
-            identity, head, *rest = frames
             try:
-                envelope = decode(head)
+                envelope = decode(frames[1])
             except msgspec.DecodeError as error:
                 _logger.error("a message that cannot be understood was dropped: %s", error)
                 continue
-            self._receive(core, identity, envelope, tuple(rest), now)
+            self._receive(core, frames, envelope, now)
 
-    def _receive(
-        self, core: Core, identity: bytes, envelope: Envelope, frames: tuple[bytes, ...], now: int
-    ) -> None:
+    def _receive(self, core: Core, frames: list[bytes], envelope: Envelope, now: int) -> None:
+        identity = frames[0]
         if envelope.protocol != PROTOCOL_VERSION:
             _logger.error("a peer speaks protocol %d, not %d", envelope.protocol, PROTOCOL_VERSION)
             return
@@ -78,11 +69,10 @@ class Router:
             self._receive_first(core, identity, envelope, now)
             return
         verdict = link.judge(envelope)
-        if verdict is Verdict.GAP:
+        if verdict is ACCEPT:
+            core.receive(identity, envelope.messages, tuple(frames[2:]), now)
+        elif verdict is GAP:
             self._restart(identity, link)
-        elif verdict is Verdict.ACCEPT:
-            for message in envelope.messages:
-                core.receive(identity, message, frames, now)
 
     def _receive_first(self, core: Core, identity: bytes, envelope: Envelope, now: int) -> None:
         first = envelope.messages[0] if envelope.messages else None
@@ -105,39 +95,14 @@ class Router:
         del self._links[identity]
         self._socket.send(identity, [encode(link.stamp([RestartLink()]))])
 
-    def send(self, commands: list[Send]) -> None:
-        """Send all of these, one ZeroMQ message a peer, in order."""
-        grouped: dict[bytes, tuple[list[Message], list[bytes]]] = {}
-        for command in commands:
-            if isinstance(command.message, _CONTROL_REPLIES):
-                envelope = Envelope(PROTOCOL_VERSION, 0, 0, [command.message])
-                self._socket.send(command.identity, [encode(envelope)])
-                continue
-            messages, frames = grouped.setdefault(command.identity, ([], []))
-            if command.frames:
-                messages.append(_renumber(command, frames))
-            else:
-                messages.append(command.message)
-        for identity, (messages, frames) in grouped.items():
-            link = self._links.get(identity)
-            if link is None:
-                continue
-            if not self._socket.send(identity, [encode(link.stamp(messages)), *frames]):
-                del self._links[identity]
+    def send(self, send: Send) -> None:
+        """Send what is for one peer, as one ZeroMQ message."""
+        link = self._links.get(send.identity)
+        if link is None:
+            return
+        if not self._socket.send(send.identity, [encode(link.stamp(send.messages)), *send.frames]):
+            del self._links[send.identity]
 
-
-def _renumber(command: Send, frames: list[bytes]) -> Message:
-    """The answer with its frames at the end of `frames`. Frame 0 of the ZeroMQ message is the envelope."""
-    answer = command.message
-    assert isinstance(answer, Completed), "only answers bring frames"
-    if any(output.frame > len(command.frames) for output in answer.outputs):
-        # A worker that counts wrongly costs its own request, not the broker.
-        return Completed(answer.id, (), WireError(Code.INTERNAL, INTERNAL_TEXT))
-    outputs = []
-    for output in answer.outputs:
-        if output.frame < 1:
-            outputs.append(output)
-            continue
-        frames.append(command.frames[output.frame - 1])
-        outputs.append(OutputResult(output.shape, len(frames)))
-    return msgspec.structs.replace(answer, outputs=tuple(outputs))
+    def reply(self, reply: Reply) -> None:
+        """Answer somebody who has no link."""
+        self._socket.send(reply.identity, [encode(Envelope(PROTOCOL_VERSION, 0, 0, [reply.message]))])

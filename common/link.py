@@ -6,6 +6,7 @@ dropped, and a gap means that something was lost, upon which the handshake is do
 """
 
 from enum import Enum
+from typing import Final
 
 from common.messages import PROTOCOL_VERSION, Envelope, Message
 
@@ -16,6 +17,12 @@ class Verdict(Enum):
     ACCEPT = "accept"
     DROP = "drop"
     GAP = "gap"
+
+
+# Names of this module: an enumeration's own are looked up as attributes.
+ACCEPT: Final = Verdict.ACCEPT
+DROP: Final = Verdict.DROP
+GAP: Final = Verdict.GAP
 
 
 class Link:
@@ -44,10 +51,10 @@ class Link:
     def judge(self, envelope: Envelope) -> Verdict:
         """Whether an envelope of this link is the next one, an old one, or shows that one was lost."""
         if envelope.protocol != PROTOCOL_VERSION or envelope.epoch != self.epoch:
-            return Verdict.DROP
+            return DROP
         if envelope.sequence < self._incoming:
-            return Verdict.DROP
+            return DROP
         if envelope.sequence > self._incoming:
-            return Verdict.GAP
+            return GAP
         self._incoming += 1
-        return Verdict.ACCEPT
+        return ACCEPT

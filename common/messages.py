@@ -11,7 +11,8 @@ Times are CLOCK_MONOTONIC nanoseconds, which every process of a host shares. A r
 name and a number that the frontend counts up.
 """
 
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -19,7 +20,7 @@ from common.config import BatchingParameters, DeviceConfig, ModelConfig, Version
 from common.errors import WireError
 from common.tensors import Signature
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION: Final = 3
 """Raised with every change of a struct below; peers of another version are not understood."""
 
 
@@ -462,13 +463,10 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     messages: list[Message]
 
 
-_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)
 
-
-def encode(envelope: Envelope) -> bytes:
-    """The envelope's frame."""
-    return _encoder.encode(envelope)
+encode: Final[Callable[[Envelope], bytes]] = msgspec.msgpack.Encoder().encode
+"""The envelope's frame. The encoder's own method: one call less for each message that is sent."""
 
 
 def decode(frame: bytes | memoryview) -> Envelope:

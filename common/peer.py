@@ -85,8 +85,9 @@ class PeerLink:
                 # The broker speaks another protocol version: greeting goes on until one of the two is replaced.
                 continue
             messages, commands = self._session.receive(envelope, now)
+            further = tuple(frames)
             for message in messages:
-                yield message, tuple(frames)
+                yield message, further
             if commands:
                 self._carry_out(commands, now)
                 if self.dealer is not dealer:

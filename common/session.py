@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from common.link import Link, Verdict
+from common.link import DROP, GAP, Link
 from common.messages import PROTOCOL_VERSION, Envelope, Message, ProcessId, RestartLink, Welcome
 
 HELLO_TIMEOUT_NS = 500_000_000
@@ -105,11 +105,13 @@ class Session:
         if self._incoming is None:
             return self._receive_first(envelope)
         verdict = self._incoming.judge(envelope)
-        if verdict is Verdict.DROP:
+        if verdict is DROP:
             return [], []
-        restart = any(isinstance(message, RestartLink) for message in envelope.messages)
-        if verdict is Verdict.GAP or restart:
+        if verdict is GAP:
             return [], self.open(now)
+        for message in envelope.messages:
+            if type(message) is RestartLink:
+                return [], self.open(now)
         return envelope.messages, []
 
     def _receive_first(self, envelope: Envelope) -> tuple[list[Message], list[Command]]:

@@ -6,8 +6,9 @@ every drain, which is what `drain` and `has_input` are for.
 """
 
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import zmq
 
@@ -18,8 +19,10 @@ MAX_DRAIN = 512
 """Messages taken in one go, so that a flood on one socket does not starve the rest of a loop."""
 
 # Plain numbers and names of this module: all of these stand in the way of every message.
-_EVENTS, _RCVMORE = zmq.EVENTS, zmq.RCVMORE
-_POLLIN, _NOBLOCK, _SNDMORE = int(zmq.POLLIN), int(zmq.NOBLOCK), int(zmq.SNDMORE)
+_EVENTS: Final = zmq.EVENTS
+_POLLIN: Final = int(zmq.POLLIN)
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_SNDMORE: Final = int(zmq.SNDMORE)
 
 
 class Transport:
@@ -51,6 +54,10 @@ class _Socket:
     def __init__(self, socket: "zmq.Socket[bytes]") -> None:
         _configure(socket)
         self.socket = socket
+        self._get: Callable[[int], Any] = socket.get
+        self._receive: Callable[..., Any] = socket.recv
+        # The method in C, without the one in Python around it that looks for options that none of ours has.
+        self._send: Callable[..., Any] = super(zmq.Socket, socket).send
         self.left = False
         """Whether the last `drain` stopped at its bound: the descriptor does not tell of what is left."""
 
@@ -61,26 +68,34 @@ class _Socket:
 
     def has_input(self) -> bool:
         """Whether `drain` would yield something."""
-        return bool(int(self.socket.get(_EVENTS)) & _POLLIN)
+        return bool(self._get(_EVENTS) & _POLLIN)
 
     def drain(self) -> Iterator[list[bytes]]:
         """The messages that are there, MAX_DRAIN at most. Looks at EVENTS after each, until there are none."""
-        receive, get = self.socket.recv, self.socket.get
         # Who drains has been told that there is something: it is asked for only behind the first message. Asking costs
         # half of what the exception does with which an empty queue answers.
         self.left = True
         for _ in range(MAX_DRAIN):
             try:
-                frames = [receive(_NOBLOCK)]
+                frames = self._take()
             except zmq.Again:
                 self.left = False
                 return
-            while get(_RCVMORE):
-                frames.append(receive(_NOBLOCK))
             yield frames
             if not self.has_input():
                 self.left = False
                 return
+
+    def _take(self) -> list[bytes]:
+        """The next message. Raises zmq.Again when there is none."""
+        receive = self._receive
+        # A Frame knows whether another follows; asking the socket costs as much again as receiving.
+        frame = receive(_NOBLOCK, False)
+        frames: list[bytes] = [frame.bytes]
+        while frame.more:
+            frame = receive(_NOBLOCK, False)
+            frames.append(frame.bytes)
+        return frames
 
     def close(self) -> None:
         """Close, dropping what was not sent."""
@@ -99,7 +114,7 @@ class Dealer(_Socket):
         """Whether the message was taken."""
         try:
             if len(frames) == 1:
-                self.socket.send(frames[0], _NOBLOCK)
+                self._send(frames[0], _NOBLOCK)
             else:
                 self.socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
@@ -116,14 +131,25 @@ class Router(_Socket):
         path.unlink(missing_ok=True)
         self.socket.bind(f"ipc://{path}")
 
+    def _take(self) -> list[bytes]:
+        # The first frame, the identity, is never the last one.
+        receive = self._receive
+        frames: list[bytes] = [receive(_NOBLOCK)]
+        frame = receive(_NOBLOCK, False)
+        frames.append(frame.bytes)
+        while frame.more:
+            frame = receive(_NOBLOCK, False)
+            frames.append(frame.bytes)
+        return frames
+
     def send(self, identity: bytes, frames: list[bytes]) -> bool:
         """Whether the message was taken; False also when the peer is unknown, where a plain router would be silent."""
         if len(frames) > 1:
             return self._send_all([identity, *frames])
         try:
             # What send_multipart would do, at half its cost; only the first part can fail.
-            self.socket.send(identity, _NOBLOCK | _SNDMORE)
-            self.socket.send(frames[0], _NOBLOCK)
+            self._send(identity, _NOBLOCK | _SNDMORE)
+            self._send(frames[0], _NOBLOCK)
         except zmq.ZMQError:
             return False
         return True
@@ -161,9 +187,16 @@ class Waiter:
     def wait(self, timeout_ns: int) -> set[int]:
         """Which plain descriptors have input (sockets are to be drained anyway). Never waits past `timeout_ns`."""
         # A socket's descriptor tells only that something has changed since the socket was last looked at.
-        pending = any(socket.has_input() for socket in self._sockets.values())
-        timeout_s = 0.0 if pending else max(0, timeout_ns) / 1e9
-        return {found for found, _ in self._epoll.poll(timeout_s) if found not in self._sockets}
+        timeout_s = timeout_ns / 1e9 if timeout_ns > 0 else 0.0
+        for socket in self._sockets.values():
+            if socket.has_input():
+                timeout_s = 0.0
+                break
+        ready: set[int] = set()
+        for descriptor, _ in self._epoll.poll(timeout_s):
+            if descriptor not in self._sockets:
+                ready.add(descriptor)
+        return ready
 
     def close(self) -> None:
         """Close; the sources are their owners'."""

@@ -44,6 +44,8 @@ def check(registry: Registry) -> None:
             assert not version.wanted or one.is_current(version), f"{version.id} is wanted, but not current"
             assert version.state is not AVAILABLE or version.signature is not None
             assert version.state is not END or not version.loads
+            accepted = version.dispatchable and version.state in (AVAILABLE, UNLOADING)
+            assert registry.accepts(version.id) == accepted
             assert version.dispatchable or version.state in (UNLOADING, END)
             for slot, state in version.loads.items():
                 assert slot in registry._hosts, f"{version.id} is in {slot}, which has gone"

@@ -70,6 +70,7 @@ from common.session import Command, LinkDown, LinkUp, Open, Session, State, Watc
 from common.tensors import Signature, TensorSpec
 from frontends.ledger import Entry, Ledger
 from tests.unit.broker.registry_harness import check as check_registry
+from tests.unit.broker.scheduler_check import check as check_scheduler
 
 SIGNATURE = Signature((TensorSpec("x", "float32", (1, 10)),), (TensorSpec("y", "float32", (1, 10)),))
 SECOND = 1_000_000_000
@@ -533,10 +534,9 @@ class World:
         self.carry_out()
 
     def carry_out(self) -> None:
-        sends = []
         for command in self.core.flush(self.now):
             if isinstance(command, Send):
-                sends.append(command)
+                self.router.send(command)
             elif isinstance(command, SaveWanted):
                 self.wanted = command.state
             elif isinstance(command, WatchProcess):
@@ -553,7 +553,6 @@ class World:
                 self.shutdown = command
             elif isinstance(command, Say):
                 self.said.append(command)
-        self.router.send(sends)
 
     def flow(self) -> None:
         """Deliver everything that is under way; workers finish nothing."""
@@ -614,7 +613,7 @@ class World:
 
     def check(self) -> None:
         check_registry(self.core.registry)
-        self.core.scheduler.check()
+        check_scheduler(self.core.scheduler)
         holders: dict[RequestKey, str] = {}
         for worker in self.workers():
             for execute in worker.in_hand:

@@ -13,6 +13,7 @@ from broker.scheduler import Scheduler
 from broker.work import Phase, Request
 from common.config import BatchingParameters
 from common.messages import RequestKey, Submit, TensorRef, VersionId
+from tests.unit.broker.scheduler_check import check as check_scheduler
 
 A, B, C = VersionId("a", 1), VersionId("b", 1), VersionId("c", 1)
 DELAY_NS = 50_000
@@ -43,7 +44,7 @@ def submit(s: Scheduler, *requests: Request) -> list[Request]:
 def batches(s: Scheduler, now: int = 1) -> list[list[int]]:
     """What is handed out now, by batch."""
     handed = s.dispatch(now)
-    s.check()
+    check_scheduler(s)
     groups = [list(members) for _, members in groupby(handed, key=lambda one: one.batch or one.key)]
     assert all(len({one.worker for one in members}) == 1 for members in groups)
     return [[one.key.id for one in members] for members in groups]
@@ -52,7 +53,7 @@ def batches(s: Scheduler, now: int = 1) -> list[list[int]]:
 def finish(s: Scheduler, *requests: Request, now: int = 1) -> None:
     for one in requests:
         assert s.done(one.worker, one.key, now, 5) is one
-        s.check()
+        check_scheduler(s)
 
 
 # ---- which requests make a batch
@@ -242,7 +243,7 @@ def test_without_that_option_any_number_may() -> None:
 def lose(s: Scheduler, slot: str = "w", **options: bool) -> list[int]:
     """A worker dies and comes again; who was convicted."""
     verdict = s.worker_lost(slot, **options)
-    s.check()
+    check_scheduler(s)
     s.worker_joined(slot)
     s.version_loaded(slot, A, 1, BatchingParameters(4))
     return sorted(one.key.id for one in verdict.convicted)
@@ -305,7 +306,7 @@ def test_of_a_batch_that_fails_nobody_runs_again_for_whom_nobody_waits() -> None
     batches(s)
     assert s.cancel(requests[1].key) is None
     assert s.split("w", tuple(one.key for one in requests), 2) == [requests[1]]
-    s.check()
+    check_scheduler(s)
     assert batches(s)[0] == [0]
 
 
@@ -315,7 +316,7 @@ def test_what_is_not_in_hand_cannot_fail() -> None:
     batches(s)
     foreign = tuple(one.key for one in requests if one.worker != "w")
     assert s.split("w", (*foreign, RequestKey("f9", 1)), 2) == []
-    s.check()
+    check_scheduler(s)
     assert s.in_hand(A) == 8
 
 
@@ -504,7 +505,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self, "s"))
     @invariant()
     def consistent(self) -> None:
-        self.s.check()
+        check_scheduler(self.s)
         assert set(range(1, self.numbers + 1)) == self.answered | self.gone | {
             key.id for key in self.s.requests
         }

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.commands import Send, WantedState
+from broker.commands import Command, Reply, Send, WantedState
 from broker.core import Core
+from broker.outbox import Outbox
 from broker.router import Router
 from common.config import ModelConfig, ServerConfig
 from common.link import Link, Verdict
@@ -88,7 +89,28 @@ class Harness:
         return link
 
     def flush(self) -> None:
-        self.router.send([command for command in self.core.flush(NOW) if isinstance(command, Send)])
+        self.carry_out(self.core.flush(NOW))
+
+    def carry_out(self, commands: list[Command]) -> None:
+        for command in commands:
+            if isinstance(command, Send):
+                self.router.send(command)
+            elif isinstance(command, Reply):
+                self.router.reply(command)
+
+    def send(self, *messages: tuple[bytes, Message]) -> None:
+        """These, decided in one round of the loop."""
+        out = Outbox(self.core.peers)
+        for identity, message in messages:
+            out.send(identity, message)
+        self.carry_out(out.take())
+
+    def answer(self, *answers: tuple[Completed, tuple[bytes, ...]]) -> None:
+        """These, of which each brings its own frames, to f1 in one round of the loop."""
+        out = Outbox(self.core.peers)
+        for answer, frames in answers:
+            out.answer(b"f1.1", answer, frames)
+        self.carry_out(out.take())
 
     def refused(self) -> dict[str, int]:
         return self.core.peers.refused
@@ -192,9 +214,9 @@ def test_a_peer_whose_link_was_dropped_learns_it_when_it_speaks(harness: Harness
     """Its pipe was full for a moment: nothing more will be sent on the link, so no gap would ever show it."""
     link = harness.greet()
     harness.socket.full.add(b"f1.1")
-    harness.router.send([Send(b"f1.1", Released(1))])
+    harness.send((b"f1.1", Released(1)))
     harness.socket.full.clear()
-    harness.router.send([Send(b"f1.1", Released(2))])
+    harness.send((b"f1.1", Released(2)))
     assert harness.socket.take() == [], "the link is dropped: number 2 would come without number 1"
     harness.receive(b"f1.1", link.stamp([Refused({"A": 1})]))
     assert harness.refused() == {}
@@ -206,14 +228,12 @@ def test_a_peer_whose_link_was_dropped_learns_it_when_it_speaks(harness: Harness
 def test_messages_of_one_round_to_one_peer_are_one(harness: Harness) -> None:
     harness.greet(b"f1.1")
     harness.greet(b"f2.1", FrontendHello("f2", ProcessId(3, 3), "rest", False))
-    harness.router.send(
-        [
-            Send(b"f1.1", Released(1)),
-            Send(b"f2.1", Released(2)),
-            Send(b"f1.1", ArenaGone("x")),
-            Send(b"nobody", Released(9)),
-            Send(b"f1.1", Released(3)),
-        ]
+    harness.send(
+        (b"f1.1", Released(1)),
+        (b"f2.1", Released(2)),
+        (b"f1.1", ArenaGone("x")),
+        (b"nobody", Released(9)),
+        (b"f1.1", Released(3)),
     )
     sent = harness.socket.take()
     assert [(identity, envelope.messages) for identity, envelope, _ in sent] == [
@@ -225,7 +245,7 @@ def test_messages_of_one_round_to_one_peer_are_one(harness: Harness) -> None:
 def test_sequences_count_up_without_holes(harness: Harness) -> None:
     link = harness.greet()
     for number in range(3):
-        harness.router.send([Send(b"f1.1", Released(number))])
+        harness.send((b"f1.1", Released(number)))
     sent = harness.socket.take()
     assert [envelope.sequence for _, envelope, _ in sent] == [sent[0][1].sequence + step for step in range(3)]
     assert link.stamp([]).sequence == 1
@@ -238,15 +258,13 @@ def test_frames_of_several_answers_get_new_numbers(harness: Harness) -> None:
     from_two = (b"two-1",)
     first = Completed(1, (OutputResult((1,), 3), OutputResult((2,)), OutputResult((3,), 1)))
     second = Completed(2, (OutputResult((4,), 1),))
-    harness.router.send(
-        [Send(b"f1.1", first, from_one), Send(b"f1.1", Released(7)), Send(b"f1.1", second, from_two)]
-    )
+    harness.answer((first, from_one), (Completed(7), ()), (second, from_two))
     ((_, envelope, frames),) = harness.socket.take()
     assert frames == [b"one-3", b"one-1", b"two-1"]
-    answer_one, released, answer_two = envelope.messages
+    answer_one, without, answer_two = envelope.messages
     assert isinstance(answer_one, Completed)
     assert isinstance(answer_two, Completed)
-    assert released == Released(7)
+    assert without == Completed(7)
     # Frame 0 is the envelope.
     whole = [b"envelope", *frames]
     assert [whole[one.frame] if one.frame > 0 else None for one in answer_one.outputs] == [
@@ -261,7 +279,7 @@ def test_a_frame_that_is_not_there_costs_one_request(harness: Harness) -> None:
     harness.greet()
     wrong = Completed(1, (OutputResult((2,), 3),))
     right = Completed(2, (OutputResult((1,), 1),))
-    harness.router.send([Send(b"f1.1", wrong, (b"a",)), Send(b"f1.1", right, (b"b",))])
+    harness.answer((wrong, (b"a",)), (right, (b"b",)))
     ((_, envelope, frames),) = harness.socket.take()
     failed, answered = envelope.messages
     assert isinstance(failed, Completed)
