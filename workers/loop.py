@@ -41,7 +41,7 @@ from common.session import LinkUp
 from common.transport import Transport, Waiter
 from workers.answers import Answer, to_done
 from workers.batched import BatchedModel
-from workers.binding import BadReferenceError, Binder
+from workers.binding import BadReferenceError, Binder, Bound
 from workers.engine import BatchableModel, Engine, MemoryId, Model, Run, RunResult, VariableModel, failure
 from workers.inbox import Inbox
 from workers.loader import CloseEnded, CompileEnded, LoadEnded, Loader
@@ -169,7 +169,7 @@ class Loop:
         self._news = [message for message in self._news if isinstance(message, LoadFailed)]
         if waiting := self._shaping.waiting():
             self._news.append(Deferred(waiting))
-        in_hand = [(answer.request.key, answer.request.version) for answer in self._answers]
+        in_hand = [(request.key, request.version) for request, _, _ in self._answers]
         in_hand += self._queue.in_hand()
         return WorkerHello(
             slot=self._slot,
@@ -202,9 +202,9 @@ class Loop:
         key = request.key
         if self._queue.holds(key) or self._is_refused(request):
             return
-        if self._memory.get(memory := MemoryId(key.frontend, request.segment)) is None:
+        if not self._memory.maps(key.frontend, request.segment):
             self._queue.park(request)
-            self._memory.fetch(memory)
+            self._memory.fetch(MemoryId(key.frontend, request.segment))
         elif self._shaped and request.version in self._shaped:
             self._shaping.admit(request)
         else:
@@ -216,19 +216,20 @@ class Loop:
         )
         self._queue.gather(members)
         for request in members:
-            memory = MemoryId(request.key.frontend, request.segment)
-            if self._memory.get(memory) is None:
+            frontend, segment = request.key.frontend, request.segment
+            if not self._memory.maps(frontend, segment):
                 self._queue.park(request)
-                self._memory.fetch(memory)
+                self._memory.fetch(MemoryId(frontend, segment))
             else:
                 self._queue.push(request)
 
     def _is_refused(self, request: Execute) -> bool:
         """Whether nothing can be done for a request, which is then answered."""
-        if not self._queue.knows(request.version) or request.version in self._leaving:
-            name = f"{request.version.model}, version {request.version.version}"
+        version = request.version
+        if not self._queue.knows(version) or (self._leaving and version in self._leaving):
+            name = f"{version.model}, version {version.version}"
             self._answer(request, failure(Code.UNAVAILABLE, f"Model {name} is not loaded in the worker"))
-        elif request.key.frontend in self._gone:
+        elif self._gone and request.key.frontend in self._gone:
             self._answer(request, failure(Code.CANCELLED, "The frontend has ended"))
         else:
             return False
@@ -312,61 +313,74 @@ class Loop:
     # ---- inference
 
     def _start_runs(self) -> None:
-        begun = time.monotonic_ns()
+        begun = now = time.monotonic_ns()
         while (due := self._queue.next()) is not None:
-            if isinstance(due, Batch):
-                self._start_batch(due)
-            else:
-                self._start(due)
-            if self._answers and time.monotonic_ns() - begun >= FLUSH_NS:
+            now = self._start_batch(due, now) if isinstance(due, Batch) else self._start(due, now)
+            if now - begun >= FLUSH_NS and self._answers:
                 self._flush()
-                begun = time.monotonic_ns()
+                begun = now = time.monotonic_ns()
 
-    def _start(self, request: Execute) -> None:
+    def _start(self, request: Execute, now: int) -> int:
+        """Have it inferred; the time, for which the clock is read once a request."""
         version = self._versions[request.version]
-        run = self._prepare(request, version.binder)
+        run = self._prepare(request, version.binder, now)
         if run is None:
-            return
+            return now
         result = version.model.start(run, self._done)
-        if result is not None:
-            self._ended(run, result, time.monotonic_ns())
+        if result is None:
+            self._running[id(run)] = request
+            return time.monotonic_ns()
+        ended = run.ended or time.monotonic_ns()
+        run.forget()
+        self._finish(request, result, ended - run.started)
+        return ended
 
-    def _start_batch(self, batch: Batch) -> None:
+    def _start_batch(self, batch: Batch, now: int) -> int:
+        """Likewise."""
         members = list(batch.members.values())
         version = self._versions[members[0].version]
-        runs = [run for one in members if (run := self._prepare(one, version.binder)) is not None]
+        runs: list[Run] = []
+        for one in members:
+            run = self._prepare(one, version.binder, now)
+            if run is not None:
+                self._running[id(run)] = one
+                runs.append(run)
         if not runs:
-            return
+            return now
         model = version.model
         assert isinstance(model, BatchedModel), "batches are made of versions that were loaded for it"
         results = model.start_batch(runs, self._batch_done)
+        ended = time.monotonic_ns()
         if results is not None:
-            self._batch_ended(runs, results, time.monotonic_ns())
+            self._batch_ended(runs, results, ended)
+        return ended
 
-    def _prepare(self, request: Execute, binder: Binder) -> Run | None:
-        """The run of a request, which counts as running from then on; None where it cannot be run, and is answered."""
-        now = time.monotonic_ns()
+    def _prepare(self, request: Execute, binder: Binder, now: int) -> Run | None:
+        """The run of a request; None where it cannot be run, and is answered."""
         if 0 < request.deadline <= now:
             reason = "The deadline passed before the inference began"
             self._finish(request, failure(Code.DEADLINE_EXCEEDED, reason))
             return None
         try:
-            run = self._make_run(request, binder, now)
+            memory, binding = self._places(request, binder)
         except BadReferenceError as error:
             _log.error("request %d of %s: %s", request.key.id, request.key.frontend, error)
             self._finish(request, failure(Code.INTERNAL, "The request's references to memory are wrong"))
             return None
-        self._running[id(run)] = request
-        return run
+        return Run(request.key, memory, binding, now)
 
-    def _make_run(self, request: Execute, binder: Binder, now: int) -> Run:
+    def _places(self, request: Execute, binder: Binder) -> Bound:
         """Raises BadReferenceError. Only the run refers to the views: they must go before their memory can."""
-        memory = MemoryId(request.key.frontend, request.segment)
+        frontend = request.key.frontend
+        if request.segment == ARENA:
+            known = binder.known(frontend, request.inputs, request.outputs)
+            if known is not None:
+                return known
+        memory = MemoryId(frontend, request.segment)
         segment = self._memory.get(memory)
         if segment is None:
             raise BadReferenceError("the segment is not mapped any more")
-        binding = binder.bind(memory, segment, request.inputs, request.outputs)
-        return Run(request.key, memory, binding, now)
+        return memory, binder.bind(memory, segment, request.inputs, request.outputs)
 
     def _done(self, run: Run, result: RunResult) -> None:
         """Called by threads of the engine."""
@@ -396,17 +410,18 @@ class Loop:
     def _finish(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
         """A request that was in hand is answered; what only it needed is given back first."""
         self._let_go(request)
-        self._answer(request, result, inferring)
+        self._answers.append((request, result, inferring))
 
     def _let_go(self, request: Execute) -> None:
         """A request is not in hand any more."""
-        self._queue.finish(request.key)
-        frontend = request.key.frontend
+        key = request.key
+        self._queue.finish(key)
+        frontend = key.frontend
         if request.segment != ARENA:
             # It served this request alone, so no other version has ever seen it.
             known = self._versions.get(request.version)
             self._release(MemoryId(frontend, request.segment), () if known is None else (known,))
-        if frontend in self._gone:
+        if self._gone and frontend in self._gone:
             self._release_if_idle(frontend)
         if self._shaped and request.version in self._shaped:
             self._shaping.leave(request)
@@ -414,7 +429,7 @@ class Loop:
             self._close_if_idle(request.version)
 
     def _answer(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
-        self._answers.append(Answer(request, result, inferring))
+        self._answers.append((request, result, inferring))
 
     def _tell(self, message: Message) -> None:
         self._news.append(message)
