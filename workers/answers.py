@@ -6,8 +6,9 @@ from common.messages import Done, Execute, OutputResult
 from workers.engine import RunResult
 
 Answer: TypeAlias = tuple[Execute, RunResult, int]
-"""A Done that was not sent yet, and the nanoseconds of inferring; its frames get their numbers when it is. A plain tuple:
-one is made for each request."""
+"""A Done that was not sent yet, and the nanoseconds of inferring; its frames get their numbers when it is.
+
+A plain tuple, because one is made for each request."""
 
 
 def to_done(answer: Answer, frames: list[bytes]) -> Done:

@@ -25,14 +25,11 @@ from common.messages import (
     Execute,
     ExecuteBatch,
     Load,
-    Loaded,
-    LoadedVersion,
     LoadFailed,
     Message,
     ProcessId,
     Unload,
     Unloaded,
-    VersionId,
     WorkerHello,
 )
 from common.peer import PeerLink
@@ -42,12 +39,13 @@ from common.transport import Transport, Waiter
 from workers.answers import Answer, to_done
 from workers.batched import BatchedModel
 from workers.binding import BadReferenceError, Binder, Bound
-from workers.engine import BatchableModel, Engine, MemoryId, Model, Run, RunResult, VariableModel, failure
+from workers.engine import Engine, MemoryId, Run, RunResult, failure
 from workers.inbox import Inbox
 from workers.loader import CloseEnded, CompileEnded, LoadEnded, Loader
 from workers.memory import ARENA, Fetched, Memory
 from workers.queue import Batch, RunQueue
-from workers.shaped import ShapedModel, Shaping
+from workers.shaped import Shaping
+from workers.versions import Version, Versions
 
 IDLE_NS = 250_000_000
 """Between two looks at what nobody reports: an unanswered Hello, a mapping that could not be closed, a deadline."""
@@ -78,14 +76,6 @@ class _BatchFinished(NamedTuple):
     ended: int
 
 
-class _Version(NamedTuple):
-    """A version that can run."""
-
-    model: Model
-    binder: Binder
-    loaded: LoadedVersion
-
-
 _Report: TypeAlias = _Finished | _BatchFinished | LoadEnded | CompileEnded | CloseEnded | Fetched
 
 
@@ -100,16 +90,14 @@ class Loop:
         self._waiter.add(self._inbox.descriptor)
         name = f"{slot}.{process.pid}.{process.start_ticks}"
         self._link = PeerLink(Transport(), config.peers_socket(run_dir), name, self._hello, self._waiter)
-        self._loader = Loader(engine, self._inbox.post)
         self._memory = Memory(run_dir, self._inbox.post)
         self._queue = RunQueue()
         compiler = Loader(engine, self._inbox.post, "compiler")
         self._shaping = Shaping(compiler, self._queue, self._finish, self._tell)
         self._shaped = self._shaping.versions
-        self._versions: dict[VersionId, _Version] = {}
-        self._loading: dict[VersionId, None] = {}
-        self._leaving: set[VersionId] = set()
-        """Versions to be unloaded once nothing of them is in hand."""
+        loader = Loader(engine, self._inbox.post)
+        self._versions = Versions(loader, self._queue, self._shaping, self._tell)
+        self._loaded, self._leaving = self._versions.loaded, self._versions.leaving
         self._gone: set[str] = set()
         """Frontends that have died and in whose memory something still runs."""
         self._running: dict[int, Execute] = {}
@@ -153,7 +141,7 @@ class Loop:
         if self._running and now - self._polled_at >= POLL_NS:
             self._polled_at = now
             for version in self._queue.running_versions():
-                self._versions[version].model.poll()
+                self._loaded[version].model.poll()
         if now - self._idle_at >= IDLE_NS:
             self._idle_at = now
             self._link.tick(now)
@@ -174,10 +162,8 @@ class Loop:
         return WorkerHello(
             slot=self._slot,
             process=self._process,
-            loaded=tuple(
-                version.loaded for name, version in self._versions.items() if name not in self._leaving
-            ),
-            loading=tuple(self._loading),
+            loaded=self._versions.staying(),
+            loading=tuple(self._versions.loading),
             running=tuple(key for key, _ in in_hand),
             running_versions=tuple(version for _, version in in_hand),
             running_batches=self._queue.batch_numbers(key for key, _ in in_hand),
@@ -190,9 +176,9 @@ class Loop:
         elif isinstance(message, ExecuteBatch):
             self._execute_batch(message)
         elif isinstance(message, Load):
-            self._load(message)
+            self._versions.load(message)
         elif isinstance(message, Unload):
-            self._unload(message.version)
+            self._versions.unload(message.version)
         elif isinstance(message, ArenaGone):
             self._arena_gone(message.frontend)
         else:
@@ -235,23 +221,6 @@ class Loop:
             return False
         return True
 
-    def _load(self, message: Load) -> None:
-        version = message.version
-        known = self._versions.get(version)
-        if known is not None:
-            self._leaving.discard(version)
-            self._news.append(Loaded(known.loaded))
-        elif version not in self._loading:
-            self._loading[version] = None
-            self._loader.load(version, Path(message.path), message.config)
-
-    def _unload(self, version: VersionId) -> None:
-        if version in self._versions:
-            self._leaving.add(version)
-            self._close_if_idle(version)
-        else:
-            self._news.append(Unloaded(version))
-
     def _arena_gone(self, frontend: str) -> None:
         self._memory.forget_fetches(frontend)
         for request in [*self._queue.drop(frontend), *self._shaping.drop(frontend)]:
@@ -269,11 +238,11 @@ class Loop:
         elif isinstance(report, Fetched):
             self._fetched(report)
         elif isinstance(report, LoadEnded):
-            self._load_ended(report)
+            self._versions.load_ended(report)
         elif isinstance(report, CompileEnded):
             self._shaping.ended(report)
             if report.version in self._leaving:
-                self._close_if_idle(report.version)
+                self._versions.close_if_idle(report.version)
         else:
             self._news.append(Unloaded(report.version))
 
@@ -289,27 +258,6 @@ class Loop:
             else:
                 self._queue.push(request)
 
-    def _load_ended(self, ended: LoadEnded) -> None:
-        version = ended.version
-        self._loading.pop(version, None)
-        if ended.model is None:
-            self._news.append(LoadFailed(version, ended.reason))
-            return
-        model: Model
-        batching = None
-        if isinstance(ended.model, VariableModel):
-            model = shaped = ShapedModel(ended.model, ended.config.nireq or 1)
-            self._shaping.add(version, shaped, ended.config.max_shapes)
-        elif isinstance(ended.model, BatchableModel):
-            model = BatchedModel(ended.model, ended.config.nireq or 1)
-            batching = ended.config.batching_parameters
-        else:
-            model = ended.model
-        loaded = LoadedVersion(version, model.nireq, model.signature, model.notes, batching)
-        self._versions[version] = _Version(model, Binder(loaded.signature), loaded)
-        self._queue.add(version, model.nireq)
-        self._news.append(Loaded(loaded))
-
     # ---- inference
 
     def _start_runs(self) -> None:
@@ -322,7 +270,7 @@ class Loop:
 
     def _start(self, request: Execute, now: int) -> int:
         """Have it inferred; the time, for which the clock is read once a request."""
-        version = self._versions[request.version]
+        version = self._loaded[request.version]
         run = self._prepare(request, version.binder, now)
         if run is None:
             return now
@@ -338,7 +286,7 @@ class Loop:
     def _start_batch(self, batch: Batch, now: int) -> int:
         """Likewise."""
         members = list(batch.members.values())
-        version = self._versions[members[0].version]
+        version = self._loaded[members[0].version]
         runs: list[Run] = []
         for one in members:
             run = self._prepare(one, version.binder, now)
@@ -419,14 +367,14 @@ class Loop:
         frontend = key.frontend
         if request.segment != ARENA:
             # It served this request alone, so no other version has ever seen it.
-            known = self._versions.get(request.version)
+            known = self._loaded.get(request.version)
             self._release(MemoryId(frontend, request.segment), () if known is None else (known,))
         if self._gone and frontend in self._gone:
             self._release_if_idle(frontend)
         if self._shaped and request.version in self._shaped:
             self._shaping.leave(request)
         if self._leaving and request.version in self._leaving:
-            self._close_if_idle(request.version)
+            self._versions.close_if_idle(request.version)
 
     def _answer(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
         self._answers.append((request, result, inferring))
@@ -436,7 +384,7 @@ class Loop:
 
     # ---- giving back
 
-    def _release(self, memory: MemoryId, versions: Iterable[_Version]) -> None:
+    def _release(self, memory: MemoryId, versions: Iterable[Version]) -> None:
         """Unmap; first these versions let go of it."""
         if self._memory.get(memory) is not None:
             for version in versions:
@@ -450,15 +398,7 @@ class Loop:
             return
         self._gone.discard(frontend)
         for memory in self._memory.of_frontend(frontend):
-            self._release(memory, self._versions.values())
-
-    def _close_if_idle(self, version: VersionId) -> None:
-        if not self._queue.is_idle(version) or self._shaping.is_compiling(version):
-            return
-        self._leaving.discard(version)
-        self._queue.remove(version)
-        self._shaping.remove(version)
-        self._loader.close(version, self._versions.pop(version).model)
+            self._release(memory, self._loaded.values())
 
     # ---- sending
 

@@ -82,8 +82,8 @@ START_OPTIONS: dict[str, Any] = {"share_inputs": True} if _takes_share_options()
 def _bare_arguments(signature: str) -> tuple[Any, ...] | None:
     """What the binding beneath InferRequest.infer is to be called with, by the text in which it describes itself.
 
-    No inputs, since they are set; where there is a choice, outputs are not copied into the dictionary that nobody looks at.
-    None where the binding is of a kind that was never seen.
+    No inputs, since they are set; where there is a choice, outputs are not copied into the dictionary, at which nobody
+    looks. None where the binding is of a kind that was never seen.
     """
     known: dict[tuple[str, ...], tuple[Any, ...]] = {
         ("inputs", "share_outputs", "decode_strings"): ({}, True, True),
@@ -98,7 +98,7 @@ def _bare_arguments(signature: str) -> tuple[Any, ...] | None:
 
 
 _BINDING = next(kind for kind in reversed(InferRequest.__mro__) if "infer" in vars(kind))
-"""The class of the bindings, beneath that of the package, whose `infer` spends a microsecond on inputs that it is not given."""
+"""Of the bindings, beneath the package's class, whose `infer` spends a microsecond on inputs that are not given."""
 _BARE = _bare_arguments(_BINDING.infer.__doc__ or "")
 _OPTIONS: dict[str, Any] = {"share_inputs": True, "share_outputs": True} if _takes_share_options() else {}
 

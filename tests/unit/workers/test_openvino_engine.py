@@ -330,8 +330,12 @@ def test_threads_and_streams_follow_the_plan(tmp_path: Path) -> None:
     assert model._compiled.get_property("ENABLE_CPU_PINNING") is False
 
 
-def test_the_worker_decides_how_many_run_at_once(tmp_path: Path) -> None:
-    """Of a model that is quick one, of another as many as OpenVINO advises; what is said holds."""
+@pytest.mark.parametrize("short", [True, False], ids=["short", "long"])
+def test_the_worker_decides_how_many_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: bool
+) -> None:
+    """Of a quick model one; of another as many as OpenVINO advises, and one more if it is short; what is said holds."""
+    monkeypatch.setattr("workers.openvino_compiler._SHORT_NS", 1 << 62 if short else 1)
     engine = OpenVinoEngine("CPU", 2)
     quick = load_static(engine, relu(tmp_path / "quick"), replace(model_config(1), nireq=None))
     assert quick.nireq == 1
@@ -342,7 +346,9 @@ def test_the_worker_decides_how_many_run_at_once(tmp_path: Path) -> None:
     )
     free = load_static(engine, slow, replace(model_config(1), nireq=None))
     assert free._compiled is not None
-    assert free.nireq == free._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") > 1
+    advised = free._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    assert advised > 1
+    assert free.nireq == advised + short
     assert load_static(engine, slow, model_config(1)).nireq == 1
     chosen = replace(model_config(1), nireq=None, plugin_config={"NUM_STREAMS": "1"})
     assert load_static(engine, slow, chosen).nireq == 1
