@@ -17,12 +17,15 @@ from setuptools.command.build_ext import build_ext
 
 HOT = (
     "broker/batching.py",
+    "broker/book.py",
     "broker/core.py",
+    "broker/lines.py",
     "broker/outbox.py",
     "broker/peers.py",
     "broker/requests.py",
     "broker/router.py",
     "broker/scheduler.py",
+    "broker/suspects.py",
     "broker/work.py",
     "common/allocator.py",
     "common/arena.py",
@@ -54,9 +57,14 @@ HOT = (
     "frontends/rest/predict_format.py",
     "frontends/rest/routes.py",
     "frontends/rest/short_text.py",
+    "workers/answers.py",
     "workers/binding.py",
     "workers/loop.py",
+    "workers/memory.py",
+    "workers/openvino_bound.py",
+    "workers/pace.py",
     "workers/queue.py",
+    "workers/versions.py",
 )
 """What every request goes through. Not among them: modules that are started with `python -m`, and those whose classes
 are msgspec's or are looked into at run time, which mypyc does not do."""

@@ -17,10 +17,12 @@ from broker.scheduler import Scheduler
 from broker.work import Request
 from common import messages
 from common.allocator import Allocator
+from common.arena import Segment
 from common.messages import (
     Catalogue,
     Completed,
     Envelope,
+    Execute,
     ModelStatus,
     OutputRef,
     OutputResult,
@@ -30,7 +32,7 @@ from common.messages import (
     VersionId,
     VersionStatus,
 )
-from common.tensors import Signature
+from common.tensors import Signature, TensorSpec
 from frontends.catalogue import CatalogueView
 from frontends.grpc.predict_reader import PredictReader
 from frontends.grpc.predict_wire import walk
@@ -39,6 +41,9 @@ from frontends.grpc.tensorflow_protos import predict_pb2, types_pb2
 from frontends.grpc.wire import output_buffers, read_tensor
 from frontends.interface import OutputTensor, Selector
 from perf import grpc_bytes
+from workers.binding import Binder
+from workers.engine import MemoryId
+from workers.queue import RunQueue
 
 BATCHES = 15
 BATCH_S = 0.01
@@ -165,6 +170,37 @@ def _catalogue() -> Iterator[Case]:
         yield Case(f"catalogue of 100 models: choose by {name}", partial(view.choose, selector))
 
 
+# ---- worker
+
+
+def _worker() -> Iterator[Case]:
+    queue, version = RunQueue(), _version()
+    queue.add(version, 1)
+    requests = [
+        Execute(
+            RequestKey(_FRONTEND, number), version, 0, (TensorRef(64 * number, TINY),), (OutputRef(64, 40),)
+        )
+        for number in range(16)
+    ]
+
+    def run() -> None:
+        for request in requests:
+            queue.push(request)
+        while (due := queue.next()) is not None:
+            assert isinstance(due, Execute)
+            queue.finish(due.key)
+
+    yield Case("16 requests through a worker's queue", run)
+    specs = (TensorSpec("x", "float32", TINY),)
+    binder, segment, arena = Binder(Signature(specs, specs)), Segment.create(1 << 16), MemoryId(_FRONTEND, 0)
+    for one in requests:
+        binder.bind(arena, segment, one.inputs, one.outputs)
+    last = requests[-1]
+    yield Case(
+        "a request's places in an arena, known", partial(binder.known, _FRONTEND, last.inputs, last.outputs)
+    )
+
+
 # ---- scheduler
 
 
@@ -212,7 +248,15 @@ def _transport() -> Iterator[Case]:
 
 def cases() -> list[Case]:
     """All of them."""
-    return [*_wire(), *_memory(), *_messages(), *_catalogue(), *_scheduler(), *_transport()]
+    return [
+        *_wire(),
+        *_memory(),
+        *_messages(),
+        *_catalogue(),
+        *_scheduler(),
+        *_worker(),
+        *_transport(),
+    ]
 
 
 def line_of(name: str, taken: float) -> str:

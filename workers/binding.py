@@ -7,6 +7,7 @@ kept: for a tiny model that is as much work as the inference.
 """
 
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from workers.memory import ARENA
 
 _KEPT = 128
 """Bindings of a version, at most; the oldest go."""
+
+Bound: TypeAlias = tuple[MemoryId, Binding]
+"""In which segment, and where in it."""
 
 _BYTES = np.dtype(np.uint8)
 """Of strings, whose layout is common.strings'."""
@@ -41,7 +45,13 @@ class Binder:
         # Where strings begin and end is told in the memory itself, anew for each request.
         self._keeps = all(spec.dtype != STRING for spec in signature.inputs)
         self._signature = signature
-        self._kept: dict[tuple[str, tuple[TensorRef, ...], tuple[OutputRef, ...]], Binding] = {}
+        self._kept: dict[tuple[str, tuple[TensorRef, ...], tuple[OutputRef, ...]], Bound] = {}
+
+    def known(
+        self, frontend: str, inputs: tuple[TensorRef, ...], outputs: tuple[OutputRef, ...]
+    ) -> Bound | None:
+        """What was bound before at these places of a frontend's arena, which is mapped as long as they are known."""
+        return self._kept.get((frontend, inputs, outputs))
 
     def bind(
         self,
@@ -53,18 +63,17 @@ class Binder:
         """The places of a request's tensors. Raises BadReferenceError."""
         if memory.segment != ARENA or not self._keeps:
             return self._bind(segment, inputs, outputs)
-        key = (memory.frontend, inputs, outputs)
-        found = self._kept.get(key)
+        found = self.known(memory.frontend, inputs, outputs)
         if found is None:
-            found = self._bind(segment, inputs, outputs)
+            found = memory, self._bind(segment, inputs, outputs)
             if len(self._kept) >= _KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[key] = found
-        return found
+            self._kept[memory.frontend, inputs, outputs] = found
+        return found[1]
 
     def release(self, frontend: str) -> None:
         """Forget all places in this frontend's arena."""
-        self._kept = {key: binding for key, binding in self._kept.items() if key[0] != frontend}
+        self._kept = {key: bound for key, bound in self._kept.items() if key[0] != frontend}
 
     def _bind(
         self, segment: Segment, inputs: tuple[TensorRef, ...], outputs: tuple[OutputRef, ...]

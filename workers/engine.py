@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from common.config import ModelConfig
 from common.errors import Code, WireError
-from common.messages import RequestKey
+from common.messages import OutputResult, RequestKey
 from common.strings import MAX_STRINGS, StringTensor
 from common.tensors import Signature
 from workers.ports import Shapes
@@ -73,7 +73,7 @@ NOWHERE = Binding((), ())
 class Run:
     """One inference. `outputs` holds None where the size is not known beforehand; `inputs` follow the signature."""
 
-    __slots__ = ("binding", "key", "memory", "started")
+    __slots__ = ("binding", "ended", "key", "memory", "started")
 
     def __init__(self, key: RequestKey, memory: MemoryId, binding: Binding, started: int) -> None:
         self.key = key
@@ -81,6 +81,8 @@ class Run:
         self.binding = binding
         self.started = started
         """CLOCK_MONOTONIC nanoseconds."""
+        self.ended = 0
+        """Likewise, where an engine that infers within `start` has looked at the clock; else 0."""
 
     @property
     def inputs(self) -> Sequence[Place]:
@@ -103,6 +105,8 @@ class RunResult(NamedTuple):
     shapes: tuple[tuple[int, ...], ...] = ()
     data: tuple[bytes | None, ...] = ()
     error: WireError | None = None
+    in_place: tuple[OutputResult, ...] | None = None
+    """The same as an answer says it, where every output lies in its place: made once for many runs."""
 
 
 Done: TypeAlias = Callable[[Run, RunResult], None]
@@ -197,24 +201,34 @@ def collect(run: Run, produced: Sequence[Place]) -> RunResult:
 
     RESOURCE_EXHAUSTED when those are more than MAX_REPLY_BYTES together, or of more than MAX_STRINGS strings each.
     """
-    for array in produced:
+    loose = 0
+    for array, place in zip(produced, run.outputs, strict=True):
         if isinstance(array, StringTensor) and array.size > MAX_STRINGS:
             return failure(
                 Code.RESOURCE_EXHAUSTED,
                 f"An output has {array.size} strings, more than the {MAX_STRINGS} that an answer may have",
             )
-    loose = sum(array.nbytes for array, place in zip(produced, run.outputs, strict=True) if place is None)
+        if place is None:
+            loose += array.nbytes
     if loose > MAX_REPLY_BYTES:
         return failure(
             Code.RESOURCE_EXHAUSTED,
             f"Outputs of dynamic shape take {loose} bytes, more than the {MAX_REPLY_BYTES} that a reply may have",
         )
+    shapes = tuple([array.shape for array in produced])
+    if not any(place is None for place in run.outputs):
+        return all_in_place(shapes)
     return RunResult(
-        shapes=tuple([array.shape for array in produced]),
-        data=tuple(
+        shapes,
+        tuple(
             [
                 array.tobytes() if place is None else None
                 for array, place in zip(produced, run.outputs, strict=True)
             ]
         ),
     )
+
+
+def all_in_place(shapes: tuple[tuple[int, ...], ...]) -> RunResult:
+    """The result of a run that went well and left every output, of these shapes, in its place."""
+    return RunResult(shapes, (None,) * len(shapes), None, tuple([OutputResult(shape) for shape in shapes]))

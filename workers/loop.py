@@ -25,14 +25,11 @@ from common.messages import (
     Execute,
     ExecuteBatch,
     Load,
-    Loaded,
-    LoadedVersion,
     LoadFailed,
     Message,
     ProcessId,
     Unload,
     Unloaded,
-    VersionId,
     WorkerHello,
 )
 from common.peer import PeerLink
@@ -41,13 +38,14 @@ from common.session import LinkUp
 from common.transport import Transport, Waiter
 from workers.answers import Answer, to_done
 from workers.batched import BatchedModel
-from workers.binding import BadReferenceError, Binder
-from workers.engine import BatchableModel, Engine, MemoryId, Model, Run, RunResult, VariableModel, failure
+from workers.binding import BadReferenceError, Binder, Bound
+from workers.engine import Engine, MemoryId, Run, RunResult, failure
 from workers.inbox import Inbox
 from workers.loader import CloseEnded, CompileEnded, LoadEnded, Loader
 from workers.memory import ARENA, Fetched, Memory
 from workers.queue import Batch, RunQueue
-from workers.shaped import ShapedModel, Shaping
+from workers.shaped import Shaping
+from workers.versions import Version, Versions
 
 IDLE_NS = 250_000_000
 """Between two looks at what nobody reports: an unanswered Hello, a mapping that could not be closed, a deadline."""
@@ -78,14 +76,6 @@ class _BatchFinished(NamedTuple):
     ended: int
 
 
-class _Version(NamedTuple):
-    """A version that can run."""
-
-    model: Model
-    binder: Binder
-    loaded: LoadedVersion
-
-
 _Report: TypeAlias = _Finished | _BatchFinished | LoadEnded | CompileEnded | CloseEnded | Fetched
 
 
@@ -100,16 +90,14 @@ class Loop:
         self._waiter.add(self._inbox.descriptor)
         name = f"{slot}.{process.pid}.{process.start_ticks}"
         self._link = PeerLink(Transport(), config.peers_socket(run_dir), name, self._hello, self._waiter)
-        self._loader = Loader(engine, self._inbox.post)
         self._memory = Memory(run_dir, self._inbox.post)
         self._queue = RunQueue()
         compiler = Loader(engine, self._inbox.post, "compiler")
         self._shaping = Shaping(compiler, self._queue, self._finish, self._tell)
         self._shaped = self._shaping.versions
-        self._versions: dict[VersionId, _Version] = {}
-        self._loading: dict[VersionId, None] = {}
-        self._leaving: set[VersionId] = set()
-        """Versions to be unloaded once nothing of them is in hand."""
+        loader = Loader(engine, self._inbox.post)
+        self._versions = Versions(loader, self._queue, self._shaping, self._tell)
+        self._loaded, self._leaving = self._versions.loaded, self._versions.leaving
         self._gone: set[str] = set()
         """Frontends that have died and in whose memory something still runs."""
         self._running: dict[int, Execute] = {}
@@ -153,7 +141,7 @@ class Loop:
         if self._running and now - self._polled_at >= POLL_NS:
             self._polled_at = now
             for version in self._queue.running_versions():
-                self._versions[version].model.poll()
+                self._loaded[version].model.poll()
         if now - self._idle_at >= IDLE_NS:
             self._idle_at = now
             self._link.tick(now)
@@ -169,15 +157,13 @@ class Loop:
         self._news = [message for message in self._news if isinstance(message, LoadFailed)]
         if waiting := self._shaping.waiting():
             self._news.append(Deferred(waiting))
-        in_hand = [(answer.request.key, answer.request.version) for answer in self._answers]
+        in_hand = [(request.key, request.version) for request, _, _ in self._answers]
         in_hand += self._queue.in_hand()
         return WorkerHello(
             slot=self._slot,
             process=self._process,
-            loaded=tuple(
-                version.loaded for name, version in self._versions.items() if name not in self._leaving
-            ),
-            loading=tuple(self._loading),
+            loaded=self._versions.staying(),
+            loading=tuple(self._versions.loading),
             running=tuple(key for key, _ in in_hand),
             running_versions=tuple(version for _, version in in_hand),
             running_batches=self._queue.batch_numbers(key for key, _ in in_hand),
@@ -190,9 +176,9 @@ class Loop:
         elif isinstance(message, ExecuteBatch):
             self._execute_batch(message)
         elif isinstance(message, Load):
-            self._load(message)
+            self._versions.load(message)
         elif isinstance(message, Unload):
-            self._unload(message.version)
+            self._versions.unload(message.version)
         elif isinstance(message, ArenaGone):
             self._arena_gone(message.frontend)
         else:
@@ -202,9 +188,9 @@ class Loop:
         key = request.key
         if self._queue.holds(key) or self._is_refused(request):
             return
-        if self._memory.get(memory := MemoryId(key.frontend, request.segment)) is None:
+        if not self._memory.maps(key.frontend, request.segment):
             self._queue.park(request)
-            self._memory.fetch(memory)
+            self._memory.fetch(MemoryId(key.frontend, request.segment))
         elif self._shaped and request.version in self._shaped:
             self._shaping.admit(request)
         else:
@@ -216,40 +202,24 @@ class Loop:
         )
         self._queue.gather(members)
         for request in members:
-            memory = MemoryId(request.key.frontend, request.segment)
-            if self._memory.get(memory) is None:
+            frontend, segment = request.key.frontend, request.segment
+            if not self._memory.maps(frontend, segment):
                 self._queue.park(request)
-                self._memory.fetch(memory)
+                self._memory.fetch(MemoryId(frontend, segment))
             else:
                 self._queue.push(request)
 
     def _is_refused(self, request: Execute) -> bool:
         """Whether nothing can be done for a request, which is then answered."""
-        if not self._queue.knows(request.version) or request.version in self._leaving:
-            name = f"{request.version.model}, version {request.version.version}"
+        version = request.version
+        if not self._queue.knows(version) or (self._leaving and version in self._leaving):
+            name = f"{version.model}, version {version.version}"
             self._answer(request, failure(Code.UNAVAILABLE, f"Model {name} is not loaded in the worker"))
-        elif request.key.frontend in self._gone:
+        elif self._gone and request.key.frontend in self._gone:
             self._answer(request, failure(Code.CANCELLED, "The frontend has ended"))
         else:
             return False
         return True
-
-    def _load(self, message: Load) -> None:
-        version = message.version
-        known = self._versions.get(version)
-        if known is not None:
-            self._leaving.discard(version)
-            self._news.append(Loaded(known.loaded))
-        elif version not in self._loading:
-            self._loading[version] = None
-            self._loader.load(version, Path(message.path), message.config)
-
-    def _unload(self, version: VersionId) -> None:
-        if version in self._versions:
-            self._leaving.add(version)
-            self._close_if_idle(version)
-        else:
-            self._news.append(Unloaded(version))
 
     def _arena_gone(self, frontend: str) -> None:
         self._memory.forget_fetches(frontend)
@@ -268,11 +238,11 @@ class Loop:
         elif isinstance(report, Fetched):
             self._fetched(report)
         elif isinstance(report, LoadEnded):
-            self._load_ended(report)
+            self._versions.load_ended(report)
         elif isinstance(report, CompileEnded):
             self._shaping.ended(report)
             if report.version in self._leaving:
-                self._close_if_idle(report.version)
+                self._versions.close_if_idle(report.version)
         else:
             self._news.append(Unloaded(report.version))
 
@@ -288,85 +258,77 @@ class Loop:
             else:
                 self._queue.push(request)
 
-    def _load_ended(self, ended: LoadEnded) -> None:
-        version = ended.version
-        self._loading.pop(version, None)
-        if ended.model is None:
-            self._news.append(LoadFailed(version, ended.reason))
-            return
-        model: Model
-        batching = None
-        if isinstance(ended.model, VariableModel):
-            model = shaped = ShapedModel(ended.model, ended.config.nireq or 1)
-            self._shaping.add(version, shaped, ended.config.max_shapes)
-        elif isinstance(ended.model, BatchableModel):
-            model = BatchedModel(ended.model, ended.config.nireq or 1)
-            batching = ended.config.batching_parameters
-        else:
-            model = ended.model
-        loaded = LoadedVersion(version, model.nireq, model.signature, model.notes, batching)
-        self._versions[version] = _Version(model, Binder(loaded.signature), loaded)
-        self._queue.add(version, model.nireq)
-        self._news.append(Loaded(loaded))
-
     # ---- inference
 
     def _start_runs(self) -> None:
-        begun = time.monotonic_ns()
+        begun = now = time.monotonic_ns()
         while (due := self._queue.next()) is not None:
-            if isinstance(due, Batch):
-                self._start_batch(due)
-            else:
-                self._start(due)
-            if self._answers and time.monotonic_ns() - begun >= FLUSH_NS:
+            now = self._start_batch(due, now) if isinstance(due, Batch) else self._start(due, now)
+            if now - begun >= FLUSH_NS and self._answers:
                 self._flush()
-                begun = time.monotonic_ns()
+                begun = now = time.monotonic_ns()
 
-    def _start(self, request: Execute) -> None:
-        version = self._versions[request.version]
-        run = self._prepare(request, version.binder)
+    def _start(self, request: Execute, now: int) -> int:
+        """Have it inferred; the time, for which the clock is read once a request."""
+        version = self._loaded[request.version]
+        run = self._prepare(request, version.binder, now)
         if run is None:
-            return
+            return now
         result = version.model.start(run, self._done)
-        if result is not None:
-            self._ended(run, result, time.monotonic_ns())
+        if result is None:
+            self._running[id(run)] = request
+            return time.monotonic_ns()
+        ended = run.ended or time.monotonic_ns()
+        run.forget()
+        self._finish(request, result, ended - run.started)
+        return ended
 
-    def _start_batch(self, batch: Batch) -> None:
+    def _start_batch(self, batch: Batch, now: int) -> int:
+        """Likewise."""
         members = list(batch.members.values())
-        version = self._versions[members[0].version]
-        runs = [run for one in members if (run := self._prepare(one, version.binder)) is not None]
+        version = self._loaded[members[0].version]
+        runs: list[Run] = []
+        for one in members:
+            run = self._prepare(one, version.binder, now)
+            if run is not None:
+                self._running[id(run)] = one
+                runs.append(run)
         if not runs:
-            return
+            return now
         model = version.model
         assert isinstance(model, BatchedModel), "batches are made of versions that were loaded for it"
         results = model.start_batch(runs, self._batch_done)
+        ended = time.monotonic_ns()
         if results is not None:
-            self._batch_ended(runs, results, time.monotonic_ns())
+            self._batch_ended(runs, results, ended)
+        return ended
 
-    def _prepare(self, request: Execute, binder: Binder) -> Run | None:
-        """The run of a request, which counts as running from then on; None where it cannot be run, and is answered."""
-        now = time.monotonic_ns()
+    def _prepare(self, request: Execute, binder: Binder, now: int) -> Run | None:
+        """The run of a request; None where it cannot be run, and is answered."""
         if 0 < request.deadline <= now:
             reason = "The deadline passed before the inference began"
             self._finish(request, failure(Code.DEADLINE_EXCEEDED, reason))
             return None
         try:
-            run = self._make_run(request, binder, now)
+            memory, binding = self._places(request, binder)
         except BadReferenceError as error:
             _log.error("request %d of %s: %s", request.key.id, request.key.frontend, error)
             self._finish(request, failure(Code.INTERNAL, "The request's references to memory are wrong"))
             return None
-        self._running[id(run)] = request
-        return run
+        return Run(request.key, memory, binding, now)
 
-    def _make_run(self, request: Execute, binder: Binder, now: int) -> Run:
+    def _places(self, request: Execute, binder: Binder) -> Bound:
         """Raises BadReferenceError. Only the run refers to the views: they must go before their memory can."""
-        memory = MemoryId(request.key.frontend, request.segment)
+        frontend = request.key.frontend
+        if request.segment == ARENA:
+            known = binder.known(frontend, request.inputs, request.outputs)
+            if known is not None:
+                return known
+        memory = MemoryId(frontend, request.segment)
         segment = self._memory.get(memory)
         if segment is None:
             raise BadReferenceError("the segment is not mapped any more")
-        binding = binder.bind(memory, segment, request.inputs, request.outputs)
-        return Run(request.key, memory, binding, now)
+        return memory, binder.bind(memory, segment, request.inputs, request.outputs)
 
     def _done(self, run: Run, result: RunResult) -> None:
         """Called by threads of the engine."""
@@ -396,32 +358,33 @@ class Loop:
     def _finish(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
         """A request that was in hand is answered; what only it needed is given back first."""
         self._let_go(request)
-        self._answer(request, result, inferring)
+        self._answers.append((request, result, inferring))
 
     def _let_go(self, request: Execute) -> None:
         """A request is not in hand any more."""
-        self._queue.finish(request.key)
-        frontend = request.key.frontend
+        key = request.key
+        self._queue.finish(key)
+        frontend = key.frontend
         if request.segment != ARENA:
             # It served this request alone, so no other version has ever seen it.
-            known = self._versions.get(request.version)
+            known = self._loaded.get(request.version)
             self._release(MemoryId(frontend, request.segment), () if known is None else (known,))
-        if frontend in self._gone:
+        if self._gone and frontend in self._gone:
             self._release_if_idle(frontend)
         if self._shaped and request.version in self._shaped:
             self._shaping.leave(request)
         if self._leaving and request.version in self._leaving:
-            self._close_if_idle(request.version)
+            self._versions.close_if_idle(request.version)
 
     def _answer(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
-        self._answers.append(Answer(request, result, inferring))
+        self._answers.append((request, result, inferring))
 
     def _tell(self, message: Message) -> None:
         self._news.append(message)
 
     # ---- giving back
 
-    def _release(self, memory: MemoryId, versions: Iterable[_Version]) -> None:
+    def _release(self, memory: MemoryId, versions: Iterable[Version]) -> None:
         """Unmap; first these versions let go of it."""
         if self._memory.get(memory) is not None:
             for version in versions:
@@ -435,15 +398,7 @@ class Loop:
             return
         self._gone.discard(frontend)
         for memory in self._memory.of_frontend(frontend):
-            self._release(memory, self._versions.values())
-
-    def _close_if_idle(self, version: VersionId) -> None:
-        if not self._queue.is_idle(version) or self._shaping.is_compiling(version):
-            return
-        self._leaving.discard(version)
-        self._queue.remove(version)
-        self._shaping.remove(version)
-        self._loader.close(version, self._versions.pop(version).model)
+            self._release(memory, self._loaded.values())
 
     # ---- sending
 

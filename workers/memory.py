@@ -44,6 +44,10 @@ class Memory:
         """The segment, if it is mapped."""
         return self._mapped.get(memory)
 
+    def maps(self, frontend: str, segment: int) -> bool:
+        """Whether a segment is mapped. For every request: a plain tuple is to a dict what a MemoryId is."""
+        return (frontend, segment) in self._mapped
+
     def frontends(self) -> tuple[str, ...]:
         """Whose memory is mapped, or about to be."""
         known = {*self._mapped, *self._fetching, *(memory for memory, _ in self._stuck)}

@@ -5,7 +5,10 @@ that matter here are few, and each has a function below.
 """
 
 import inspect
+import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 # Since 2023 the package ends by importing its model converter, and does without where there is none. Nothing here
@@ -72,13 +75,43 @@ def _takes_share_options() -> bool:
     return "share_outputs" in inspect.signature(InferRequest.infer).parameters
 
 
-INFER_OPTIONS: dict[str, Any] = (
-    {"share_inputs": True, "share_outputs": True} if _takes_share_options() else {}
-)
-"""For InferRequest.infer: copy nothing."""
-
 START_OPTIONS: dict[str, Any] = {"share_inputs": True} if _takes_share_options() else {}
-"""For InferRequest.start_async, likewise."""
+"""For InferRequest.start_async: copy nothing."""
+
+
+def _bare_arguments(signature: str) -> tuple[Any, ...] | None:
+    """What the binding beneath InferRequest.infer is to be called with, by the text in which it describes itself.
+
+    No inputs, since they are set; where there is a choice, outputs are not copied into the dictionary, at which nobody
+    looks. None where the binding is of a kind that was never seen.
+    """
+    known: dict[tuple[str, ...], tuple[Any, ...]] = {
+        ("inputs", "share_outputs", "decode_strings"): ({}, True, True),
+        ("inputs", "share_outputs"): ({}, True),
+        ("inputs",): ({},),
+    }
+    of_dictionaries = re.search(r"infer\(self: [\w.]+, (inputs: [dD]ict.*)\) -> ", signature)
+    if of_dictionaries is None:
+        return None
+    # Types have commas of their own, but no colons.
+    return known.get(tuple(re.findall(r"(\w+): ", of_dictionaries[1])))
+
+
+_BINDING = next(kind for kind in reversed(InferRequest.__mro__) if "infer" in vars(kind))
+"""Of the bindings, beneath the package's class, whose `infer` spends a microsecond on inputs that are not given."""
+_BARE = _bare_arguments(_BINDING.infer.__doc__ or "")
+_OPTIONS: dict[str, Any] = {"share_inputs": True, "share_outputs": True} if _takes_share_options() else {}
+
+INFER_ARGUMENTS: tuple[Any, ...] = () if _BARE is None else _BARE
+"""For what `infer_of` returns."""
+
+
+def infer_of(request: InferRequest) -> Callable[..., object]:
+    """To be called with INFER_ARGUMENTS: infers within the call, with the tensors that are set, and copies nothing."""
+    if _BARE is None:
+        return partial(request.infer, **_OPTIONS)
+    bare: Callable[..., object] = _BINDING.infer.__get__(request)
+    return bare
 
 
 def read_whole_files(core: Core) -> None:

@@ -1,9 +1,10 @@
 """A model that OpenVINO has compiled, and its infer requests.
 
-It owns `nireq` slots; a slot is an infer request with what it is bound to:
+A slot, of which there are `nireq`, is an infer request with what it is bound to; further ones stay bound to the places
+at which runs of a quick model were found to lie:
 
-    run ──▶ free slot ──set tensors──▶ infer() on the caller's thread         quick, wholly static models on CPU
-                                  └──▶ start_async() ─▶ callback ─▶ done      everything else
+    run ──▶ infer request of its places ──▶ infer() on the caller's thread        quick, wholly static models on CPU
+       └──▶ free slot ──set tensors──▶ start_async() ─▶ callback ─▶ done          everything else
 
 Six habits of OpenVINO 2026 shape this module, each one seen, each one with its test:
 
@@ -35,7 +36,19 @@ from common.errors import Code
 from common.messages import RequestKey
 from common.strings import StringTensor
 from common.tensors import STRING, Signature, TensorSpec
-from workers.engine import Array, Binding, Done, MemoryId, Place, Run, RunResult, collect, failure
+from workers.engine import (
+    Array,
+    Binding,
+    Done,
+    MemoryId,
+    Place,
+    Run,
+    RunResult,
+    all_in_place,
+    collect,
+    failure,
+)
+from workers.openvino_bound import Bound, BoundRequests
 from workers.openvino_strings import StringCodec
 from workers.pace import Pace
 from workers.reasons import blames_shape, reason_of
@@ -107,6 +120,8 @@ class OpenVinoModel:
         self._free = deque(self._slots)
         self._callbacks: list[weakref.ref[_Callback]] = []
         """Those that OpenVINO may hold still."""
+        self._bound = BoundRequests(signature)
+        """For runs within `start`. None of them has a callback."""
         self._pace = Pace(inline_limit_ns)
         if inline_limit_ns:
             self._warm_up()
@@ -117,12 +132,25 @@ class OpenVinoModel:
         return self._pace.is_quick
 
     @property
+    def quickest(self) -> int:
+        """Nanoseconds of the quickest of the latest runs; 0 where none was measured."""
+        return self._pace.quickest
+
+    def let_one_wait(self) -> None:
+        """Take one run more at once, which waits within OpenVINO for one of its streams. Before any run is started."""
+        slot = _Slot()
+        self._slots.append(slot)
+        self._free.append(slot)
+
+    @property
     def nireq(self) -> int:
         """See workers.engine.Model."""
         return len(self._slots)
 
     def start(self, run: Run, done: Done) -> RunResult | None:
         """See workers.engine.Model."""
+        if self._pace.is_quick:
+            return self._infer(run)
         if self._strings is not None and any(
             isinstance(one, StringTensor) and not one.size for one in run.inputs
         ):
@@ -130,12 +158,6 @@ class OpenVinoModel:
         slot = self._free.popleft()
         try:
             request = self._bind(slot, run)
-            if self._pace.is_quick:
-                request.infer(**ov.INFER_OPTIONS)
-                result = self._collect(request, run)
-                self._pace.record(time.monotonic_ns() - run.started)
-                self._free.append(slot)
-                return result
             slot.run, slot.done = run, done
             request.start_async(**ov.START_OPTIONS)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
@@ -167,11 +189,13 @@ class OpenVinoModel:
         for slot in self._slots:
             if slot.memory == memory:
                 self._reset(slot)
+        self._bound.release(memory)
 
     def close(self) -> None:
         """See workers.engine.Model."""
         for slot in self._slots:
             self._reset(slot)
+        self._bound.clear()
         self._await_callbacks()
         self._compiled = None
 
@@ -186,12 +210,52 @@ class OpenVinoModel:
             time.sleep(_LOOK_S)
         self._callbacks.clear()
 
+    # ---- within the call
+
+    def _infer(self, run: Run) -> RunResult:
+        try:
+            bound = self._bound.find(run.binding) or self._bind_anew(run)
+            bound.infer(*ov.INFER_ARGUMENTS)
+            result = bound.result
+            if result is None:
+                result = self._collect(bound.request, run)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
+            self._bound.forget(run.binding)
+            return self._failure(error)
+        run.ended = time.monotonic_ns()
+        self._pace.record(run.ended - run.started)
+        return result
+
+    def _bind_anew(self, run: Run) -> Bound:
+        """An infer request for the places of this run: a new one, or the one that was used the longest ago."""
+        given_up = self._bound.give_up()
+        request = self._new_request() if given_up is None else given_up[1].request
+        self._set_tensors(request, run.binding)
+        bound = Bound(request, run.memory, self._result_of(run.binding))
+        self._bound.keep(run.binding, bound)
+        return bound
+
+    def _result_of(self, binding: Binding) -> RunResult | None:
+        """Of every run at these places that goes well, where nothing has to be copied after it."""
+        if self._passed_through:
+            return None
+        shapes = [place.shape for place in binding.outputs if place is not None]
+        return all_in_place(tuple(shapes)) if len(shapes) == len(binding.outputs) else None
+
+    # ---- by a slot
+
     def _bind(self, slot: _Slot, run: Run) -> ov.InferRequest:
         request = slot.request or self._create_request(slot)
         binding = run.binding
         if slot.binding is binding:
             return request
         slot.memory = run.memory
+        self._set_tensors(request, binding)
+        # Only now, because some tensors of the last binding were set until here.
+        slot.binding = binding
+        return request
+
+    def _set_tensors(self, request: ov.InferRequest, binding: Binding) -> None:
         if binding.tensors is None:
             binding.tensors = self._tensors(binding)
         inputs, outputs = cast("_Tensors", binding.tensors)
@@ -199,9 +263,6 @@ class OpenVinoModel:
             request.set_input_tensor(index, tensor)
         for index, tensor in outputs:
             request.set_output_tensor(index, tensor)
-        # Only now, because some tensors of the last binding were set until here.
-        slot.binding = binding
-        return request
 
     def _tensors(self, binding: Binding) -> "_Tensors":
         inputs = [(index, self._input_tensor(index, array)) for index, array in enumerate(binding.inputs)]
@@ -223,11 +284,15 @@ class OpenVinoModel:
         return self._strings
 
     def _create_request(self, slot: _Slot) -> ov.InferRequest:
-        assert self._compiled is not None, "a closed model runs nothing"
-        request = slot.request = self._compiled.create_infer_request()
+        request = slot.request = self._new_request()
         callback = _Callback(self._called_back)
         self._callbacks = [one for one in self._callbacks if one() is not None] + [weakref.ref(callback)]
         request.set_callback(callback, slot)
+        return request
+
+    def _new_request(self) -> ov.InferRequest:
+        assert self._compiled is not None, "a closed model runs nothing"
+        request = self._compiled.create_infer_request()
         for index, spec in enumerate(self.signature.outputs):
             if not spec.is_static and index not in self._passed_through:
                 empty = ov.Shape([max(0, length) for length in spec.shape] or [0])
@@ -289,17 +354,20 @@ class OpenVinoModel:
     def _warm_up(self) -> None:
         """Measure on zeros, in memory of our own."""
         memory = MemoryId("", -1)
-        inputs = [_zeros(spec) for spec in self.signature.inputs]
-        outputs = [_zeros(spec) for spec in self.signature.outputs]
-        slot = self._slots[0]
-        begun = time.monotonic_ns()
+        binding = Binding(
+            [_zeros(spec) for spec in self.signature.inputs],
+            [_zeros(spec) for spec in self.signature.outputs],
+        )
+        run = Run(_NOBODY, memory, binding, time.monotonic_ns())
+        begun = run.started
+        bound = self._bind_anew(run)
         for _ in range(_WARM_UP_RUNS):
-            run = Run(_NOBODY, memory, Binding(inputs, outputs), time.monotonic_ns())
-            self._bind(slot, run).infer(**ov.INFER_OPTIONS)
+            bound.infer(*ov.INFER_ARGUMENTS)
             now = time.monotonic_ns()
             self._pace.record(now - run.started)
             if now - begun > _WARM_UP_NS:
                 break
+            run.started = now
         self.release(memory)
 
 

@@ -22,6 +22,11 @@ class Pace:
         self._until_review = 1
         self.is_quick = False
 
+    @property
+    def quickest(self) -> int:
+        """Nanoseconds of the quickest of them; 0 where there was none."""
+        return min(self._times, default=0)
+
     def record(self, nanoseconds: int) -> None:
         """A run took this long, from start to result.
 

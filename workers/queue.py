@@ -12,7 +12,7 @@ Requests that the broker has made one batch of run together, in one slot: the ba
 members is pushed. A member that is finished or dropped before that leaves the others to run without it.
 """
 
-from collections import Counter, OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable
 from heapq import heappop, heappush
 
@@ -36,10 +36,9 @@ class Batch:
 class _Lane:
     """What waits of a version, each with its number in the order of arrival."""
 
-    __slots__ = ("nireq", "running", "version", "waiting")
+    __slots__ = ("nireq", "running", "waiting")
 
-    def __init__(self, version: VersionId, nireq: int) -> None:
-        self.version = version
+    def __init__(self, nireq: int) -> None:
         self.nireq = nireq
         self.running = 0
         """Slots that are occupied, by a request or by a batch."""
@@ -57,20 +56,18 @@ class RunQueue:
     def __init__(self) -> None:
         self._arrivals = 0
         self._lanes: dict[VersionId, _Lane] = {}
-        self._ready: list[tuple[int, VersionId]] = []
+        self._ready: list[tuple[int, _Lane]] = []
         """A heap: `first` of every lane that has one. What is out of date in it is passed over."""
-        self._busy: dict[VersionId, None] = {}
-        """Versions of which something runs."""
-        self._in_hand: OrderedDict[RequestKey, VersionId] = OrderedDict()
+        self._in_hand: dict[RequestKey, VersionId] = {}
+        """In the order of arrival."""
         self._parked: dict[tuple[str, int], list[Execute]] = {}
         self._running: dict[RequestKey, Execute] = {}
         self._batches = 0
         self._batch_of: dict[RequestKey, Batch] = {}
-        self._running_of_frontend: Counter[str] = Counter()
 
     def add(self, version: VersionId, nireq: int) -> None:
         """A version can run from now on."""
-        self._lanes[version] = _Lane(version, nireq)
+        self._lanes[version] = _Lane(nireq)
 
     def remove(self, version: VersionId) -> None:
         """A version has gone; nothing of it is in hand."""
@@ -90,11 +87,11 @@ class RunQueue:
 
     def is_running(self, frontend: str) -> bool:
         """Whether anything runs in this frontend's memory."""
-        return self._running_of_frontend[frontend] > 0
+        return any(key.frontend == frontend for key in self._running)
 
     def running_versions(self) -> set[VersionId]:
         """Versions of which something runs."""
-        return set(self._busy)
+        return {request.version for request in self._running.values()}
 
     @property
     def is_empty(self) -> bool:
@@ -132,39 +129,42 @@ class RunQueue:
 
     def push(self, request: Execute) -> None:
         """Take a request that may run as soon as its version has room. The version is known."""
-        lane = self._lanes[request.version]
-        if self._batch_of and request.key in self._batch_of:
-            batch = self._batch_of[request.key]
-            batch.absent.discard(request.key)
+        lane, key = self._lanes[request.version], request.key
+        if self._batch_of and key in self._batch_of:
+            batch = self._batch_of[key]
+            batch.absent.discard(key)
             self._wait_if_whole(batch, lane)
             return
-        self._in_hand.setdefault(request.key, request.version)
+        self._in_hand.setdefault(key, request.version)
         self._wait(lane, request)
 
     def next(self) -> Execute | Batch | None:
         """What is to be started now, and counts as running from then on; None when nothing can."""
         while self._ready:
-            arrival, version = heappop(self._ready)
-            lane = self._lanes.get(version)
-            if lane is not None and lane.first == arrival:
-                return self._start(lane)
+            arrival, lane = heappop(self._ready)
+            waiting = lane.waiting
+            if not waiting or waiting[0][0] != arrival or lane.running >= lane.nireq:
+                continue
+            due = waiting.popleft()[1]
+            lane.running += 1
+            if waiting and lane.running < lane.nireq:
+                heappush(self._ready, (waiting[0][0], lane))
+            if isinstance(due, Batch):
+                due.runs = True
+                self._running.update(due.members)
+            else:
+                self._running[due.key] = due
+            return due
         return None
 
     def finish(self, key: RequestKey) -> None:
         """Forget a request, whether it ran or not. It is neither waiting nor parked."""
-        version = self._in_hand.pop(key)
-        is_member = key in self._batch_of
-        if is_member:
-            self._leave_batch(key, self._lanes[version])
-        if self._running.pop(key, None) is None:
-            return
-        if not is_member:
-            self._free_slot(self._lanes[version])
-        left = self._running_of_frontend[key.frontend] - 1
-        if left:
-            self._running_of_frontend[key.frontend] = left
-        else:
-            del self._running_of_frontend[key.frontend]
+        lane = self._lanes[self._in_hand.pop(key)]
+        ran = self._running.pop(key, None) is not None
+        if self._batch_of and key in self._batch_of:
+            self._leave_batch(key, lane)
+        elif ran:
+            self._free_slot(lane)
 
     def drop(self, frontend: str) -> list[Execute]:
         """Take out what this frontend has parked or waiting; in hand still, to be finished by the caller."""
@@ -192,37 +192,20 @@ class RunQueue:
 
     def _wait(self, lane: _Lane, due: Execute | Batch) -> None:
         self._arrivals += 1
+        if not lane.waiting and lane.running < lane.nireq:
+            heappush(self._ready, (self._arrivals, lane))
         lane.waiting.append((self._arrivals, due))
-        if len(lane.waiting) == 1:
-            self._enter(lane)
 
     def _enter(self, lane: _Lane) -> None:
         """Its first request may have become another, or free to start."""
         if first := lane.first:
-            heappush(self._ready, (first, lane.version))
-
-    def _start(self, lane: _Lane) -> Execute | Batch:
-        _, due = lane.waiting.popleft()
-        lane.running += 1
-        self._busy[lane.version] = None
-        self._enter(lane)
-        if isinstance(due, Batch):
-            due.runs = True
-            for key, request in due.members.items():
-                self._running[key] = request
-                self._running_of_frontend[key.frontend] += 1
-            return due
-        self._running[due.key] = due
-        self._running_of_frontend[due.key.frontend] += 1
-        return due
+            heappush(self._ready, (first, lane))
 
     def _free_slot(self, lane: _Lane) -> None:
         was_full = lane.running == lane.nireq
         lane.running -= 1
-        if was_full:
-            self._enter(lane)
-        if not lane.running:
-            del self._busy[lane.version]
+        if was_full and lane.waiting:
+            heappush(self._ready, (lane.waiting[0][0], lane))
 
     # ---- batches
 

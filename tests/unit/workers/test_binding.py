@@ -91,6 +91,21 @@ def test_the_same_places_of_an_arena_are_bound_once(segment: Segment) -> None:
     assert binder.bind(MemoryId("g", 0), segment, PLACE, ROOM) is not first
 
 
+def test_what_is_known_of_an_arena_is_found_without_its_memory(segment: Segment) -> None:
+    binder = Binder(SIGNATURE)
+    assert binder.known("f", PLACE, ROOM) is None
+    first = binder.bind(MemoryId("f", 0), segment, PLACE, ROOM)
+    found = binder.known("f", PLACE, ROOM)
+    assert found is not None
+    assert found[0] == MemoryId("f", 0)
+    assert found[1] is first
+    assert binder.known("g", PLACE, ROOM) is None
+    binder.bind(MemoryId("g", 3), segment, PLACE, ROOM)
+    assert binder.known("g", PLACE, ROOM) is None, "single large requests are not kept"
+    binder.release("f")
+    assert binder.known("f", PLACE, ROOM) is None
+
+
 def test_places_of_single_large_requests_are_not_kept(segment: Segment) -> None:
     binder = Binder(SIGNATURE)
     large = MemoryId("f", 3)

@@ -17,7 +17,7 @@ from common.config import ModelConfig
 from common.errors import Code
 from tests.unit.workers.conftest import MEMORY, Bench
 from tests.unit.workers.models import model_config, named, parameter, save
-from workers.engine import LoadError, Run, RunResult
+from workers.engine import LoadError, Run, RunResult, all_in_place
 from workers.openvino_engine import OpenVinoEngine
 from workers.openvino_model import OpenVinoModel
 
@@ -72,12 +72,14 @@ def test_tensors_lie_in_the_shared_memory(
 ) -> None:
     model = load(relu(tmp_path))
     monkeypatch.setattr(model._pace, "is_quick", quick)
-    monkeypatch.setattr(model._pace, "record", lambda _: None)
+    monkeypatch.setattr(model._pace, "_until_review", 1 << 30)
     for _ in range(3):
         run = bench.prepare(model, [np.array([[-1, 2, -3], [4, -5, 6]], np.float32)])
         result = bench.wait(model, run)
-        assert result == RunResult(shapes=((2, 3),), data=(None,))
-        request = model._slots[0].request
+        assert result == all_in_place(((2, 3),))
+        bound = model._bound.find(run.binding)
+        request = bound.request if bound is not None else model._slots[0].request
+        assert quick == (bound is not None)
         assert request is not None
         assert address(request.get_input_tensor(0).data) == address(run.inputs[0])
         assert address(request.get_output_tensor(0).data) == address(run.outputs[0])
@@ -328,8 +330,12 @@ def test_threads_and_streams_follow_the_plan(tmp_path: Path) -> None:
     assert model._compiled.get_property("ENABLE_CPU_PINNING") is False
 
 
-def test_the_worker_decides_how_many_run_at_once(tmp_path: Path) -> None:
-    """Of a model that is quick one, of another as many as OpenVINO advises; what is said holds."""
+@pytest.mark.parametrize("short", [True, False], ids=["short", "long"])
+def test_the_worker_decides_how_many_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: bool
+) -> None:
+    """Of a quick model one; of another as many as OpenVINO advises, and one more if it is short; what is said holds."""
+    monkeypatch.setattr("workers.openvino_compiler._SHORT_NS", 1 << 62 if short else 1)
     engine = OpenVinoEngine("CPU", 2)
     quick = load_static(engine, relu(tmp_path / "quick"), replace(model_config(1), nireq=None))
     assert quick.nireq == 1
@@ -340,7 +346,9 @@ def test_the_worker_decides_how_many_run_at_once(tmp_path: Path) -> None:
     )
     free = load_static(engine, slow, replace(model_config(1), nireq=None))
     assert free._compiled is not None
-    assert free.nireq == free._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") > 1
+    advised = free._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    assert advised > 1
+    assert free.nireq == advised + short
     assert load_static(engine, slow, model_config(1)).nireq == 1
     chosen = replace(model_config(1), nireq=None, plugin_config={"NUM_STREAMS": "1"})
     assert load_static(engine, slow, chosen).nireq == 1

@@ -41,3 +41,11 @@ def test_a_model_that_becomes_slow_is_found_out_within_two_windows() -> None:
     for _ in range(32):
         pace.record(500)
     assert pace.is_quick
+
+
+def test_the_quickest_of_the_latest_runs() -> None:
+    pace = Pace(0)
+    assert pace.quickest == 0
+    for nanoseconds in (900, 700, 800):
+        pace.record(nanoseconds)
+    assert pace.quickest == 700
