@@ -18,6 +18,9 @@ from common.messages import RequestKey, Submit, VersionId
 
 READY_NS: Final = 1_000_000
 """What waits ready in a worker takes no longer than this, beyond the one request that may always wait there."""
+SHORT_NS: Final = 4 * READY_NS
+"""Inferences below this may be those that a worker runs on its loop, which takes READY_NS for the most by its quickest
+ones: on a busy machine the average is longer."""
 
 MAX_READY: Final = 15
 
@@ -135,6 +138,8 @@ class Lane:
     """How many may wait ready."""
     average_ns: int = READY_NS
     """Of an inference, lately."""
+    is_measured: bool = False
+    """Whether `average_ns` is more than a guess."""
     deferred: dict[Request, None] = field(default_factory=dict)
     """In hand too, apart from the others: their shapes are being compiled."""
     batches: dict[int, int] | None = None
@@ -182,8 +187,14 @@ class Lane:
         """Whether a slot may have come free by an answer to a request of this batch."""
         return self.batches is None or batch not in self.batches
 
+    @property
+    def is_short(self) -> bool:
+        """Whether several of its requests may have been inferred before the first answer was sent."""
+        return self.batches is None and self.is_measured and self.average_ns < SHORT_NS
+
     def inferred(self, took_ns: int) -> None:
         """An inference took this long."""
+        self.is_measured = True
         average = self.average_ns = self.average_ns + (took_ns - self.average_ns) // _WEIGHT
         ready = READY_NS // average if average > 0 else MAX_READY
         self.ready = MAX_READY if ready > MAX_READY else ready or 1
@@ -191,12 +202,12 @@ class Lane:
     def fate(self, request: Request, *, blamed: bool, was_loading: bool) -> Fate:
         """What the worker's death means for a request that it had in hand here. See Scheduler.worker_lost.
 
-        `blamed`: some request had exceeded the inference timeout. With several ready nobody knows which one was
-        running, as some may have been finished, their answers kept: then each is to be tried alone.
+        `blamed`: some request had exceeded the inference timeout. A worker that infers short requests one after the
+        other keeps answers for a moment, so that of several nobody knows which one was running: each is tried alone.
         """
         if request.abandoned or request.submit is None:
             return Fate.DROPPED
-        if self.batches is None and self.ready > 1 and len(self.in_hand) > 1 and not request.deferred_since:
+        if self.is_short and len(self.in_hand) > 1 and not request.deferred_since:
             mine = any(one.timed_out for one in self.in_hand)
             return Fate.SUSPECT if mine or not blamed else Fate.INNOCENT
         # A compilation may end the worker as an inference may.

@@ -162,6 +162,19 @@ def test_refusals_of_a_worker_say_nothing_about_its_speed() -> None:
     assert len(dispatched(s)) == 2
 
 
+@pytest.mark.parametrize(
+    ("inferring", "suspects"), [(10_000, 16), (600_000, 2), (3_000_000, 2), (5_000_000, 1)]
+)
+def test_whose_answer_may_wait_in_the_worker_is_a_suspect_like_who_runs(
+    inferring: int, suspects: int
+) -> None:
+    s = quick("w", inferring=inferring)
+    submit(s, *range(16))
+    dispatched(s)
+    s.worker_lost("w")
+    assert [request.suspect for request in s.requests.values()].count(True) == suspects
+
+
 def test_all_quick_requests_in_hand_are_suspects() -> None:
     s = quick("w", inferring=10_000)
     submit(s, *range(6))
