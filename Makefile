@@ -22,7 +22,9 @@ TEST_PROCESSES ?= 2
 
 # What `make compile` leaves, and what it is made of. Compiled modules lie beside their sources.
 COMPILED := $(VENV)/compile.stamp
-SOURCES := $(shell find broker common frontends workers -name '*.py')
+PACKAGES := broker common frontends workers
+SOURCES := $(shell find $(PACKAGES) -name '*.py')
+COMPILED_FILES := find $(PACKAGES) $(wildcard ie_serving__mypyc.*) -name '*.so'
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Nothing but what the resolver must not decide: no addresses in the files, wheels for every supported Python.
@@ -112,7 +114,7 @@ image-check: install ## run the image as the documents do, read-only and unprivi
 
 clean-compiled: ## remove what `make compile` has made: everything is interpreted again
 	@rm -rf $(COMPILED) build
-	@find . -path ./$(VENV) -prune -o -name '*.so' -exec rm -f {} +
+	@$(COMPILED_FILES) -delete
 
 clean: clean-compiled ## remove .venv, caches and build output
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -146,8 +148,8 @@ $(COMPILED): setup.py requirements/compile.lock $(SOURCES) | $(VENV)/runtime.sta
 	else \
 		echo "Compiling the hot modules ..."; \
 		$(PIP_INSTALL) --no-deps --require-hashes -r requirements/compile.lock && \
-		find . -path ./$(VENV) -prune -o -path ./build -prune -o -name '*.so' -exec rm -f {} + && \
+		$(COMPILED_FILES) -delete && \
 		IE_SERVING_COMPILE=1 $(BIN)/python setup.py --quiet build_ext --inplace && \
-		find . -path ./$(VENV) -prune -o -path ./build -prune -o -name '*.so' -exec touch {} +; \
+		$(COMPILED_FILES) -exec touch {} +; \
 	fi
 	@touch $@
