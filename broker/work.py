@@ -207,9 +207,12 @@ class Lane:
         """
         if request.abandoned or request.submit is None:
             return Fate.DROPPED
-        if self.is_short and len(self.in_hand) > 1 and not request.deferred_since:
-            mine = any(one.timed_out for one in self.in_hand)
-            return Fate.SUSPECT if mine or not blamed else Fate.INNOCENT
+        if self.batches is None and len(self.in_hand) > 1 and not request.deferred_since:
+            if self.ready > 1:
+                mine = any(one.timed_out for one in self.in_hand)
+                return Fate.SUSPECT if mine or not blamed else Fate.INNOCENT
+            if self.is_short and not blamed:
+                return Fate.SUSPECT
         # A compilation may end the worker as an inference may.
         was_running = bool(request.deferred_since) or request in self.running()
         if request.timed_out or (was_running and request.suspect and not was_loading):
