@@ -139,8 +139,10 @@ $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/runtime.stamp
 	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.lock
 	@touch $@
 
-# Without a C compiler everything is interpreted, which is slower and else the same.
+# Without a C compiler everything is interpreted, which is slower and else the same; what was compiled before goes first, for
+# it would be what runs.
 $(COMPILED): setup.py requirements/compile.lock $(SOURCES) | $(VENV)/runtime.stamp
+	@$(COMPILED_FILES) -delete
 	@if ! command -v cc >/dev/null; then \
 		echo "There is no C compiler, so nothing is compiled. This installs one: apt-get install -y gcc libc6-dev"; \
 	elif ! $(BIN)/python -c "import pathlib, sysconfig as s, sys; sys.exit(not pathlib.Path(s.get_path('include'), 'Python.h').exists())"; then \
@@ -148,7 +150,6 @@ $(COMPILED): setup.py requirements/compile.lock $(SOURCES) | $(VENV)/runtime.sta
 	else \
 		echo "Compiling the hot modules ..."; \
 		$(PIP_INSTALL) --no-deps --require-hashes -r requirements/compile.lock && \
-		$(COMPILED_FILES) -delete && \
 		IE_SERVING_COMPILE=1 $(BIN)/python setup.py --quiet build_ext --inplace && \
 		$(COMPILED_FILES) -exec touch {} +; \
 	fi

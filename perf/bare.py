@@ -1,11 +1,12 @@
-"""The limit of the shape: the server's own parts in its own four processes' places, with nothing decided on the way.
+"""A yardstick: the server's own parts in the places of its three processes, with nothing decided on the way.
 
     client ──gRPC──▶ front ──numbers──▶ broker ──▶ worker       native transport, four ZeroMQ hops, OpenVINO's infer()
            ◀──echo──       ◀───────────        ◀──
 
 The front answers with the message that it was sent, after the worker has inferred once on memory of its own: no message
 is read, no tensor moves, nothing is checked, queued, timed or remembered, and nobody may die. What comes together in a
-round of a loop travels together, as in the server. A server of this shape in this language cannot do more than this.
+round of a loop travels together, as in the server. What stands in this file is interpreted, so that a server whose
+modules are compiled can be a little quicker: it tells what hops, sockets and wake-ups cost, and is no bound.
 """
 
 import argparse

@@ -49,6 +49,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_configure(config: pytest.Config) -> None:
     """Options that tests do not ask for themselves; and whether servers would run what the sources say."""
+    if config.getoption("--compiled") and config.getoption("numprocesses", None):
+        raise pytest.UsageError(
+            "--compiled is not passed on to processes of pytest-xdist: leave --numprocesses out"
+        )
     if stale := interpreted.stale():
         raise pytest.UsageError(
             f"{stale[0].relative_to(interpreted.ROOT)} was changed after it was compiled ({len(stale)} such files): "

@@ -318,7 +318,8 @@ def test_properties_that_have_to_work(
     load: Load, bench: Bench, tmp_path: Path, plugin_config: dict[str, str]
 ) -> None:
     model = load(relu(tmp_path), **plugin_config)
-    bench.infer(model, [np.zeros((2, 3), np.float32)])
+    outputs = bench.infer(model, [np.array([[-1, 2, -3], [4, -5, 6]], np.float32)])
+    np.testing.assert_array_equal(outputs[0], [[0, 2, 0], [4, 0, 6]])
 
 
 def test_threads_and_streams_follow_the_plan(tmp_path: Path) -> None:
