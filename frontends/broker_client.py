@@ -45,7 +45,7 @@ from frontends.ledger import Ledger
 from frontends.loop_watch import LoopWatch
 from frontends.memory import Block, Memory
 from frontends.reconfigurations import Reconfigurations
-from frontends.requests import Answer, Request, StaleVersionError, gave_back
+from frontends.requests import Answer, AwaitedRequest, Request, StaleVersionError
 
 _logger = logging.getLogger("frontends")
 
@@ -54,6 +54,9 @@ _TICK_S = 0.1
 
 _REST_S = 1.0
 """The same while the link is up and nothing is due."""
+
+_DRAIN_LOOK_S = 0.005
+"""Between two looks at whether the last request has ended."""
 
 _SOON_NS = 300_000_000
 """A request with less time left has a timer of its own. Some ticks: one may be late."""
@@ -109,10 +112,10 @@ class BrokerClient:
         self._flush()
 
     def begin(self, request: Request, now: int) -> None:
-        """Have it inferred; its `waiter` tells of the end. The block is the caller's again with an answer or a
+        """Have it inferred; it is told of its end. The block is the caller's again with an answer or a
         StaleVersionError; it is free with a ServingError of the broker; after DeadlineExceededError it becomes so.
 
-        Whoever waits and is cancelled says so by `give_up`. `now`, by CLOCK_MONOTONIC, may be of a little while ago.
+        Whoever does not want it any more says so by `give_up`. `now`, by CLOCK_MONOTONIC, may be of a little while ago.
         """
         submit = request.submit
         self._entries[submit.id] = request
@@ -125,25 +128,25 @@ class BrokerClient:
             self._watch(request, left_ns)
 
     def give_up(self, request: Request) -> None:
-        """Whoever waited for it was cancelled: the block is freed as soon as nothing can write to it."""
+        """Nobody wants it any more, and its end was not told: the block is freed as soon as nothing can write to it."""
         if request.timer is not None:
             request.timer.cancel()
-        if gave_back(request.waiter):
-            # Answered in the very round in which the client went: the block is ours, and nobody's any more.
-            self._memory.free(request.block)
-        else:
-            self._abandon(request.submit.id)
+        self._abandon(request.submit.id)
 
     async def run(self, submit: Submit, block: Block) -> Answer:
         """Have a request inferred, and wait; of being cancelled nobody need be told. Raises ServingError,
         StaleVersionError.
         """
-        request = Request(submit, block, self.loop.create_future())
+        request = AwaitedRequest(submit, block, self.loop.create_future())
         self.begin(request, time.monotonic_ns())
         try:
             completed = await request.waiter
         except asyncio.CancelledError:
-            self.give_up(request)
+            if request.gave_back():
+                # Answered in the very round in which the client went: the block is ours, and nobody's any more.
+                self._memory.free(request.block)
+            else:
+                self.give_up(request)
             raise
         return Answer(completed.outputs, request.frames, completed.timing)
 
@@ -179,13 +182,13 @@ class BrokerClient:
         ends = self.loop.time() + timeout_s
         # Who was answered in this very round goes first: what is Stale is submitted again.
         await asyncio.sleep(0)
-        while (waiters := self._waiters()) and (left := ends - self.loop.time()) > 0:
-            # One round may not be the last, for the same reason.
-            await asyncio.wait(waiters, timeout=left)
-        return not waiters
+        # Looking costs a process that is about to end next to nothing; to say so at its end would cost each request.
+        while (waited_for := self._is_waited_for()) and (left := ends - self.loop.time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(_DRAIN_LOOK_S, left))
+        return not waited_for
 
-    def _waiters(self) -> list[asyncio.Future[Completed]]:
-        return [one.waiter for one in self._entries.values() if not one.waiter.done()]
+    def _is_waited_for(self) -> bool:
+        return any(not request.ended() for request in self._entries.values())
 
     def close(self) -> None:
         """Close the link."""
@@ -249,16 +252,14 @@ class BrokerClient:
     def _watch_all(self, now: int) -> None:
         for request in self._entries.values():
             left_ns = request.submit.deadline - now
-            if left_ns < _SOON_NS and request.timer is None and not request.waiter.done():
+            if left_ns < _SOON_NS and request.timer is None and not request.ended():
                 self._watch(request, left_ns)
 
     def _expire(self, id_: int) -> None:
         request = self._entries.get(id_)
-        if request is not None and not request.waiter.done():
+        if request is not None and not request.ended():
             self._abandon(id_)
-            request.waiter.set_exception(
-                DeadlineExceededError("The deadline passed before the answer was there")
-            )
+            request.failed(DeadlineExceededError("The deadline passed before the answer was there"))
 
     # ---- incoming
 
@@ -291,28 +292,27 @@ class BrokerClient:
             self._reconfigurations.answered(message)
 
     def _completed(self, message: Completed, frames: tuple[bytes, ...]) -> None:
-        """The waiter gets the answer, and the block with it, or the error."""
+        """The request gets the answer, and the block with it, or the error."""
         request = self._closed(message.id)
         if request is None:
             return
-        waiter = request.waiter
-        if message.error is None and not waiter.done():
+        if message.error is None and not request.ended():
             request.frames = frames
-            waiter.set_result(message)
+            request.answered(message)
             return
         self._memory.free(request.block)
-        if message.error is not None and not waiter.done():
-            waiter.set_exception(from_wire(message.error))
+        if message.error is not None and not request.ended():
+            request.failed(from_wire(message.error))
 
     def _stale(self, message: Stale) -> None:
-        """The waiter gets the block back."""
+        """The request gets the block back."""
         request = self._closed(message.id)
         if request is None:
             return
-        if request.waiter.done():
+        if request.ended():
             self._memory.free(request.block)
         else:
-            request.waiter.set_exception(StaleVersionError(message.generation))
+            request.failed(StaleVersionError(message.generation))
 
     def _closed(self, id_: int) -> Request | None:
         """The request that has ended, which is forgotten; None, and it is counted, for one that is not known."""
@@ -354,11 +354,9 @@ class BrokerClient:
             return
         _logger.warning("the broker has ended; requests are kept for its successor")
         for id_ in self.ledger.broker_died(now):
-            waiter = self._entries[id_].waiter
-            if not waiter.done():
-                waiter.set_exception(
-                    InternalError("The broker ended three times right after it got the request")
-                )
+            request = self._entries[id_]
+            if not request.ended():
+                request.failed(InternalError("The broker ended three times right after it got the request"))
 
     def _tick(self) -> None:
         now = time.monotonic_ns()

@@ -33,7 +33,7 @@ from frontends.memory import ARENA, Block, Memory
 from frontends.plans import Place, Plan, Plans, find_in_place
 from frontends.prediction import Prediction, frame_bytes_of, read_answer
 from frontends.recipes import Recipe, expected_results
-from frontends.requests import Answer, RecipeRequest, StaleVersionError
+from frontends.requests import Answer, Owner, RecipeRequest, StaleVersionError
 
 _logger = logging.getLogger("frontends")
 
@@ -149,7 +149,9 @@ class Dataplane:
             if kept is not None:
                 self._memory.free(kept)
 
-    def begin(self, form: Form, message: memoryview, now: int, deadline_ns: int) -> RecipeRequest | None:
+    def begin(
+        self, form: Form, message: memoryview, owner: Owner, now: int, deadline_ns: int
+    ) -> RecipeRequest | None:
         """See FormDataplane."""
         client = self._client
         self._admission.check(len(client.ledger.entries))
@@ -178,7 +180,7 @@ class Dataplane:
             place.outputs,
             deadline_ns,
         )
-        request = RecipeRequest(submit, client.loop.create_future(), recipe, place)
+        request = RecipeRequest(submit, owner, recipe, place)
         client.begin(request, now)
         return request
 
@@ -196,6 +198,7 @@ class Dataplane:
 
     def give_up(self, request: RecipeRequest) -> None:
         """See FormDataplane."""
+        request.owner = None
         self._client.give_up(request)
 
     async def reconfigure(self, models: tuple[ModelConfig, ...] | None, deadline_ns: int) -> Reconfiguration:

@@ -12,7 +12,7 @@ import numpy as np
 from common.messages import Completed
 from frontends.interface import BuildInputs, DataplaneInterface, InputTensor, Prediction, Selector
 from frontends.recipes import Recipe
-from frontends.requests import RecipeRequest
+from frontends.requests import Owner, RecipeRequest
 
 
 class Input(NamedTuple):
@@ -86,17 +86,13 @@ class Form:
 class FormDataplane(DataplaneInterface, Protocol):
     """What a rim that reads forms uses."""
 
-    def begin(self, form: Form, message: memoryview, now: int, deadline_ns: int) -> RecipeRequest | None:
+    def begin(
+        self, form: Form, message: memoryview, owner: Owner, now: int, deadline_ns: int
+    ) -> RecipeRequest | None:
         """Submit a request by its form's recipe; None when it is to go the general way, by `predict`.
 
-        Whoever calls this waits for the request's `waiter`, whose end is one of these:
-
-        - an answer: `finish` or `put_back` is called, once
-        - StaleVersionError: `put_back` is called, and then `predict_after`
-        - a ServingError: it is the request's, and nothing is left to do
-        - who waits is cancelled: `give_up` is called
-
-        Both times are CLOCK_MONOTONIC. Raises ResourceExhaustedError, UnavailableError.
+        The owner is told of the end, unless it gives the request up before, by `give_up`. Both times are
+        CLOCK_MONOTONIC. Raises ResourceExhaustedError, UnavailableError.
         """
         ...
 
@@ -122,5 +118,5 @@ class FormDataplane(DataplaneInterface, Protocol):
         ...
 
     def give_up(self, request: RecipeRequest) -> None:
-        """Nobody waits any more: the block is freed as soon as nothing can write to it."""
+        """Its end is not to be told any more: the block is freed as soon as nothing can write to it."""
         ...

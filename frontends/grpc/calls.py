@@ -7,15 +7,19 @@ answers with the buffers that make up the reply one after another (they stay val
 them), and refuses by raising a ServingError. When the client goes away its task is cancelled.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from frontends.memory import Block
 
 Buffer: TypeAlias = bytes | memoryview
 Reply: TypeAlias = Sequence[Buffer]
 """One message, in parts."""
+
+Outcome: TypeAlias = Reply | BaseException
+"""What a call comes to: its answer, or what was raised."""
 
 
 class Call(Protocol):
@@ -43,6 +47,18 @@ class Call(Protocol):
         ...
 
 
+class Begun(Protocol):
+    """A call that is under way without a task that waits for it."""
+
+    def cancel(self) -> None:
+        """The answer is not wanted any more. Nothing is told of the call from here on."""
+        ...
+
+
+Ended: TypeAlias = Callable[[Any, Outcome], None]
+"""Told once what the call comes to, later than it was begun. It raises nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unary:
     """One message in, one out."""
@@ -50,6 +66,10 @@ class Unary:
     handler: Callable[[memoryview, Call], Awaitable[Reply]]
     locate: Callable[[memoryview], int] | None = None
     """Finds in the first bytes of a large message the offset of what should lie aligned in memory."""
+    begin: Callable[[memoryview, Call, Ended], Begun | None] | None = None
+    """Does what `handler` does, for the messages of which that is known at once, and without a task; None: not for
+    this one. Raises as `handler` does.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +82,24 @@ class Stream:
 Method: TypeAlias = Unary | Stream
 Table: TypeAlias = Mapping[str, Method]
 """Full method path, as in `/tensorflow.serving.PredictionService/Predict`, to what answers it."""
+
+
+async def carry_out(method: Unary, message: memoryview, call: Call) -> Reply:
+    """What the method answers, for transports that have a task for each call anyway. Raises as the handler does."""
+    waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def ended(_: Any, outcome: Outcome) -> None:
+        if not waiter.done():
+            waiter.set_result(outcome)
+
+    begun = None if method.begin is None else method.begin(message, call, ended)
+    if begun is None:
+        return await method.handler(message, call)
+    try:
+        outcome = await waiter
+    except asyncio.CancelledError:
+        begun.cancel()
+        raise
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome

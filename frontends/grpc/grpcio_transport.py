@@ -15,7 +15,7 @@ from urllib.parse import quote
 import grpc
 
 from frontends import unix_socket
-from frontends.grpc.calls import Reply, Stream, Table, Unary
+from frontends.grpc.calls import Reply, Stream, Table, Unary, carry_out
 from frontends.grpc.errors import status_of
 from frontends.grpc.grpcio_server import GrpcioServer
 from frontends.grpc.listening import Listening
@@ -143,12 +143,10 @@ def _method_handler(method: Unary | Stream) -> Any:
 
 
 def _unary(method: Unary) -> Callable[[bytes, Any], Awaitable[bytes]]:
-    handler = method.handler
-
     async def serve(message: bytes, context: Any) -> bytes:
         call = _Call(context)
         try:
-            return _joined(await handler(memoryview(message), call))
+            return _joined(await carry_out(method, memoryview(message), call))
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status
             refused = error
         finally:

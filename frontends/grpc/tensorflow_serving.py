@@ -10,7 +10,7 @@ from common.errors import Code, InvalidArgumentError
 from common.messages import Completed, VersionStatus
 from common.tensors import Signature, TensorSpec
 from frontends.forms import Form, FormDataplane
-from frontends.grpc.calls import Buffer, Call, Reply, Table, Unary
+from frontends.grpc.calls import Begun, Buffer, Call, Ended, Outcome, Reply, Table, Unary
 from frontends.grpc.heads import HeadMethods
 from frontends.grpc.model_management import MAX_CONFIG_BYTES, read_models
 from frontends.grpc.predict_reader import PredictReader
@@ -61,7 +61,7 @@ class TensorFlowServing:
     def methods(self) -> Table:
         """Every method of both services by its path."""
         return {
-            f"/{PREDICTION_SERVICE}/Predict": Unary(self.predict, elements_offset),
+            f"/{PREDICTION_SERVICE}/Predict": Unary(self.predict, elements_offset, self.begin_predict),
             f"/{PREDICTION_SERVICE}/Classify": Unary(self._heads.classify),
             f"/{PREDICTION_SERVICE}/Regress": Unary(self._heads.regress),
             f"/{PREDICTION_SERVICE}/MultiInference": Unary(self._heads.multi_inference),
@@ -78,24 +78,20 @@ class TensorFlowServing:
         if form is None:
             return _predict_reply(await self._predict_parsed(message, deadline_ns), call)
         block = call.take_block()
-        request, stale = None, 0
-        if block is None and form.signature_name in _SIGNATURE_NAMES:
-            request = self._dataplane.begin(form, message, now, deadline_ns)
-        if request is not None:
-            # Nothing else is awaited here, nor is there a further coroutine: each is work for every request.
-            try:
-                completed = await request.waiter
-            except asyncio.CancelledError:
-                self._dataplane.give_up(request)
-                raise
-            except StaleVersionError as error:
-                self._dataplane.put_back(request)
-                stale = error.generation
-            else:
-                return self._answer(request, completed, form, now, call)
-        return _predict_reply(await self._predict_in_place(form, message, deadline_ns, block, stale), call)
+        return _predict_reply(await self._predict_in_place(form, message, deadline_ns, block, 0), call)
 
-    def _answer(
+    def begin_predict(self, message: memoryview, call: Call, ended: Ended) -> Begun | None:
+        """The same by a recipe, where there is one for such requests; see Unary."""
+        now = time.monotonic_ns()
+        form = self._reader.read(message)
+        if form is None or form.signature_name not in _SIGNATURE_NAMES:
+            return None
+        deadline_ns = deadline_of(now, call, self._timeout_ns)
+        predict = _RecipePredict(self, message, call, ended, form, now, deadline_ns)
+        predict.request = self._dataplane.begin(form, message, predict, now, deadline_ns)
+        return None if predict.request is None else predict
+
+    def answer(
         self, request: RecipeRequest, completed: Completed, form: Form, began: int, call: Call
     ) -> Reply:
         """What was begun is completed."""
@@ -113,6 +109,22 @@ class TensorFlowServing:
             return [b"".join(parts)]
         finally:
             self._dataplane.put_back(request)
+
+    async def answer_after(
+        self, generation: int, form: Form, message: memoryview, deadline_ns: int, call: Call
+    ) -> Reply:
+        """What was begun by a catalogue older than `generation`, begun anew."""
+        return _predict_reply(
+            await self._predict_in_place(form, message, deadline_ns, None, generation), call
+        )
+
+    def put_back(self, request: RecipeRequest) -> None:
+        """The request's block is used no more."""
+        self._dataplane.put_back(request)
+
+    def give_up(self, request: RecipeRequest) -> None:
+        """Its client has gone."""
+        self._dataplane.give_up(request)
 
     def _predict_in_place(
         self, form: Form, message: memoryview, deadline_ns: int, block: Block | None, stale: int
@@ -179,6 +191,77 @@ class TensorFlowServing:
             response.status.error_code = int(Code.UNKNOWN)
             response.status.error_message = "; ".join(outcome.failures)
         return [response.SerializeToString()]
+
+
+class _RecipePredict:
+    """A Predict that was begun by a recipe: who is told of its end, and tells the transport."""
+
+    __slots__ = (
+        "_began",
+        "_call",
+        "_deadline_ns",
+        "_ended",
+        "_form",
+        "_message",
+        "_serving",
+        "_task",
+        "request",
+    )
+
+    def __init__(
+        self,
+        serving: TensorFlowServing,
+        message: memoryview,
+        call: Call,
+        ended: Ended,
+        form: Form,
+        began: int,
+        deadline_ns: int,
+    ) -> None:
+        self._serving = serving
+        self._message = message
+        self._call = call
+        self._ended = ended
+        self._form = form
+        self._began = began
+        self._deadline_ns = deadline_ns
+        self._task: asyncio.Task[None] | None = None
+        """Of one whose version had left."""
+        self.request: RecipeRequest | None = None
+
+    def answered(self, request: RecipeRequest, completed: Completed) -> None:
+        """See Owner."""
+        outcome: Outcome
+        try:
+            outcome = self._serving.answer(request, completed, self._form, self._began, self._call)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status
+            outcome = error
+        self._ended(self._call, outcome)
+
+    def failed(self, request: RecipeRequest, error: Exception) -> None:
+        """See Owner."""
+        if isinstance(error, StaleVersionError):
+            self._serving.put_back(request)
+            self._task = asyncio.get_running_loop().create_task(self._go_on(error.generation))
+        else:
+            self._ended(self._call, error)
+
+    async def _go_on(self, generation: int) -> None:
+        outcome: Outcome
+        try:
+            outcome = await self._serving.answer_after(
+                generation, self._form, self._message, self._deadline_ns, self._call
+            )
+        except Exception as error:  # noqa: BLE001 - see `answered`
+            outcome = error
+        self._ended(self._call, outcome)
+
+    def cancel(self) -> None:
+        """See Begun."""
+        if self._task is not None:
+            self._task.cancel()
+        elif self.request is not None:
+            self._serving.give_up(self.request)
 
 
 @lru_cache(maxsize=256)

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
-from frontends.grpc.calls import Method, Unary
+from frontends.grpc.calls import Begun, Method, Unary
 from frontends.grpc.http2.streams import Stream
 from frontends.grpc.native.head import Head
 from frontends.grpc.native.messages import Message, MessageReader
@@ -53,6 +53,8 @@ class NativeCall:
     started: bool = False
     """Whether the task has run at all: one that has not cannot be cancelled without its end being lost."""
     task: asyncio.Task[None] | None = None
+    begun: Begun | None = None
+    """What is under way, where there is no task."""
     waiter: asyncio.Future[None] | None = None
     """What the handler's task waits for: a message, or room for its answer."""
     answered: bool = False

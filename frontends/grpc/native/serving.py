@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from common.errors import Code, DeadlineExceededError, ServingError
-from frontends.grpc.calls import Reply
+from frontends.grpc.calls import Outcome, Reply
 from frontends.grpc.errors import STATUS, status_of
 from frontends.grpc.http2.connection import Connection
 from frontends.grpc.http2.sending import Buffer
@@ -39,6 +39,17 @@ class Serving:
 
     def begin(self, call: NativeCall, message: memoryview) -> None:
         """Have a unary call's message handled."""
+        begin = call.method.begin  # type: ignore[union-attr]
+        if begin is not None:
+            try:
+                call.begun = begin(message, call, self._ended)
+            except Exception as error:  # noqa: BLE001 - see _serve_unary
+                self._fail(call, error)
+                self._outlet.flush_soon()
+                return
+            if call.begun is not None:
+                self._connection.unanswered += 1
+                return
         self._start(call, self._serve_unary(call, message))
 
     def begin_message(self, call: NativeCall, message: Message) -> None:
@@ -73,6 +84,19 @@ class Serving:
             if not call.stream.local_closed:
                 self._reply(call, await call.method.handler(message, call))  # type: ignore[arg-type, misc]
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, the client gets a status
+            self._fail(call, error)
+        finally:
+            self._finish(call)
+
+    def _ended(self, call: NativeCall, outcome: Outcome) -> None:
+        """What was begun without a task has come to its end."""
+        call.begun = None
+        try:
+            if isinstance(outcome, BaseException):
+                self._fail(call, outcome)
+            else:
+                self._reply(call, outcome)
+        except Exception as error:  # noqa: BLE001 - see _serve_unary
             self._fail(call, error)
         finally:
             self._finish(call)
@@ -191,7 +215,10 @@ class Serving:
 
     def cancel(self, call: NativeCall) -> None:
         """End its handler, if it has one. One that has not begun looks at its stream when it does."""
-        if call.task is None:
+        if call.begun is not None:
+            call.begun.cancel()
+            self._ended(call, asyncio.CancelledError())
+        elif call.task is None:
             self._close(call)
         elif call.started:
             call.task.cancel()

@@ -39,7 +39,7 @@ from frontends.interface import (
     Served,
 )
 from frontends.memory import Block
-from frontends.requests import RecipeRequest
+from frontends.requests import Owner, RecipeRequest
 
 Compute = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Inputs by name, of their storage types, to outputs by name."""
@@ -190,7 +190,7 @@ class FakeDataplane:
         self.predictions.append(prediction)
         return prediction
 
-    def begin(self, form: Form, message: memoryview, now: int, deadline_ns: int) -> None:
+    def begin(self, form: Form, message: memoryview, owner: Owner, now: int, deadline_ns: int) -> None:
         """See FormDataplane. Everything goes the general way here."""
 
     def finish(

@@ -26,6 +26,7 @@ from common.messages import Cancel, Completed, OutputResult, Released, Stale, Su
 from common.states import VersionState
 from common.tensors import Signature, TensorSpec
 from frontends.forms import Form
+from frontends.grpc.calls import Unary, carry_out
 from frontends.grpc.tensorflow_protos import predict_pb2
 from frontends.grpc.tensorflow_serving import IN_PLACE_BYTES, TensorFlowServing
 from frontends.grpc.wire import DATA_TYPES, shape_proto
@@ -59,13 +60,16 @@ class Rim:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.handler = TensorFlowServing(stage.dataplane, 60.0)
+        predict = self.handler.methods()["/tensorflow.serving.PredictionService/Predict"]
+        assert isinstance(predict, Unary)
+        self.predict = predict
 
     def ask(self, message: bytes, deadline_ns: int | None = None) -> asyncio.Task[bytes]:
         return asyncio.create_task(self._call(message, FakeCall(deadline_ns)))
 
     async def _call(self, message: bytes, call: FakeCall) -> bytes:
         try:
-            return b"".join(await self.handler.predict(memoryview(message), call))
+            return b"".join(await carry_out(self.predict, memoryview(message), call))
         finally:
             call.finish()
 

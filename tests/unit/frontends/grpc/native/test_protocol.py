@@ -3,88 +3,13 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from frontends.grpc.calls import Call, Method, Reply, Unary
-from frontends.grpc.native.messages import Budget
-from frontends.grpc.native.protocol import GrpcProtocol
-from frontends.grpc.native.shared import Shared
-from frontends.memory import Memory
-from tests.support.http2_peer import (
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    HEADERS,
-    PREFACE,
-    block,
-    frame,
-    message,
-    request_headers,
-    settings,
-)
+from tests.support.http2_peer import DATA, END_STREAM, frame, message
+from tests.unit.frontends.grpc.native.protocol_server import Server, head
 
-_ARENA_BYTES = 4 << 20
 _LONG = 200_000
-
-
-class _Socket:
-    """Takes what is written."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = False
-
-    def get_extra_info(self, _name: str) -> None:
-        """No TLS."""
-
-    def set_write_buffer_limits(self, high: int) -> None:
-        """Whatever they are."""
-
-    def is_closing(self) -> bool:
-        """Whether it was closed."""
-        return self.closed
-
-    def write(self, data: bytes) -> None:
-        """Nothing is held back."""
-        self.written += data
-
-    def writelines(self, parts: list[Any]) -> None:
-        """Nothing is held back."""
-        self.written += b"".join(parts)
-
-    def close(self) -> None:
-        """The protocol wants no more."""
-        self.closed = True
-
-
-class _Server:
-    """A protocol, and how bytes come to it."""
-
-    def __init__(self) -> None:
-        self.memory = Memory(_ARENA_BYTES, _ARENA_BYTES)
-        self.seen: list[bytes] = []
-        methods: dict[bytes, Method] = {b"/test.Test/Echo": Unary(self._echo)}
-        self.shared = Shared(methods, _ARENA_BYTES, Budget(_ARENA_BYTES), self.memory)
-        self.socket = _Socket()
-        self.protocol = GrpcProtocol(self.shared)
-        self.protocol.connection_made(self.socket)
-        self.feed(PREFACE + settings())
-
-    async def _echo(self, content: memoryview, _call: Call) -> Reply:
-        self.seen.append(bytes(content))
-        return [self.seen[-1][:20]]
-
-    def feed(self, data: bytes) -> None:
-        """As a socket that has all of it would."""
-        view = memoryview(data)
-        while view:
-            room = self.protocol.get_buffer(-1)
-            size = min(len(room), len(view))
-            room[:size] = view[:size]
-            self.protocol.buffer_updated(size)
-            view = view[size:]
 
 
 @pytest.fixture
@@ -95,15 +20,11 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     made.close()
 
 
-def _head(stream: int) -> bytes:
-    return frame(HEADERS, END_HEADERS, stream, block(request_headers()))
-
-
 def test_a_long_frame_is_received_where_its_message_stays(loop: asyncio.AbstractEventLoop) -> None:
     async def run() -> None:
-        server = _Server()
+        server = Server()
         content = bytes(range(256)) * (_LONG // 256)
-        sent = _head(1) + frame(DATA, END_STREAM, 1, message(content))
+        sent = head(1) + frame(DATA, END_STREAM, 1, message(content))
         server.feed(sent[:1000])
         room = server.protocol.get_buffer(-1)
         assert room is not server.shared.staging
@@ -121,11 +42,11 @@ def test_short_frames_are_received_aside_and_put_where_their_message_stays(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     async def run() -> None:
-        server = _Server()
+        server = Server()
         content = bytes(range(256)) * (_LONG // 256)
         body = message(content)
         frames = [frame(DATA, 0, 1, body[at : at + 10_000]) for at in range(0, len(body), 10_000)]
-        server.feed(_head(1) + b"".join(frames) + frame(DATA, END_STREAM, 1, b""))
+        server.feed(head(1) + b"".join(frames) + frame(DATA, END_STREAM, 1, b""))
         assert server.protocol.get_buffer(-1) is server.shared.staging
         assert server.memory.used >= len(content)
         await asyncio.sleep(0)
@@ -137,14 +58,14 @@ def test_short_frames_are_received_aside_and_put_where_their_message_stays(
 
 def test_a_call_may_end_between_where_bytes_belong_and_their_coming(loop: asyncio.AbstractEventLoop) -> None:
     async def run() -> None:
-        server = _Server()
-        sent = _head(1) + frame(DATA, END_STREAM, 1, message(bytes(_LONG)))
+        server = Server()
+        sent = head(1) + frame(DATA, END_STREAM, 1, message(bytes(_LONG)))
         server.feed(sent[:1000])
         assert server.protocol.get_buffer(-1) is not server.shared.staging
         # Nothing came, and the call is overdue.
         server.protocol.sweep(time.monotonic_ns() + int(40e9))
         assert server.memory.used == 0
-        server.feed(sent[1000:] + _head(3) + frame(DATA, END_STREAM, 3, message(b"another")))
+        server.feed(sent[1000:] + head(3) + frame(DATA, END_STREAM, 3, message(b"another")))
         await asyncio.sleep(0)
         assert server.seen == [b"another"]
         assert not server.socket.closed
@@ -154,9 +75,9 @@ def test_a_call_may_end_between_where_bytes_belong_and_their_coming(loop: asynci
 
 def test_many_small_calls_are_answered_by_one_write_each_round(loop: asyncio.AbstractEventLoop) -> None:
     async def run() -> None:
-        server = _Server()
+        server = Server()
         server.socket.written = b""
-        calls = [_head(n) + frame(DATA, END_STREAM, n, message(b"call %d" % n)) for n in (1, 3, 5, 7)]
+        calls = [head(n) + frame(DATA, END_STREAM, n, message(b"call %d" % n)) for n in (1, 3, 5, 7)]
         server.feed(b"".join(calls))
         assert server.socket.written == b""
         await asyncio.sleep(0)
