@@ -62,6 +62,7 @@ __all__ = [
 ]
 
 _NAMES_PINNING = "ENABLE_CPU_PINNING"
+_SHARED_EXECUTOR = "EXCLUSIVE_ASYNC_REQUESTS"
 _STATES = {"ReadValue", "Assign"}
 
 
@@ -126,6 +127,18 @@ def read_whole_files(core: Core) -> None:
 def pinning_off(core: Core) -> dict[str, str]:
     """The property by which the CPU plugin leaves the affinity of its threads alone."""
     return {_NAMES_PINNING: "NO"} if _knows(core, _NAMES_PINNING) else {"AFFINITY": "NONE"}
+
+
+def shared_executor(core: Core) -> dict[str, str]:
+    """The property by which compiled models run on one executor of the plugin's, not each on one of its own.
+
+    Nothing where the release does not say that it knows it: it is among those that OpenVINO has for its own use.
+    """
+    try:
+        known = core.get_property("CPU", "INTERNAL_SUPPORTED_PROPERTIES")
+    except Exception:  # noqa: BLE001 - 2022 has no such list
+        return {}
+    return {_SHARED_EXECUTOR: "YES"} if _SHARED_EXECUTOR in known else {}
 
 
 def old_names(core: Core) -> frozenset[str]:

@@ -1,5 +1,7 @@
 """From a model that OpenVINO has read to compiled ones, and the version of which each request brings its shapes."""
 
+from collections.abc import Mapping
+
 import workers.openvino_api as ov
 from common.tensors import STRING, Heads, Signature
 from workers.compile_cache import CompileCache
@@ -8,7 +10,6 @@ from workers.openvino_model import OpenVinoModel
 from workers.openvino_strings import StringCodec
 from workers.pace import INLINE_NS, INLINE_PARALLEL_NS
 from workers.ports import Shapes
-from workers.properties import ONE_STREAM
 from workers.reasons import reason_of
 from workers.shapes import fits
 from workers.signatures import (
@@ -42,8 +43,13 @@ class Compiler:
         ports: tuple[Ports, Ports],
         heads: Heads,
         strings: StringCodec | None = None,
+        quick: Mapping[str, str] | None = None,
     ) -> None:
-        """`strings`: for models that have some, see `has_strings`."""
+        """`strings`: for models that have some, see `has_strings`.
+
+        `quick`: further properties for a model that turns out to be quick, of which one request is inferred at once
+        then; none where that is not for the worker to decide.
+        """
         self._core = core
         self._device = device
         self._properties = properties
@@ -51,17 +57,18 @@ class Compiler:
         self.ports = ports
         self.heads = heads
         self._strings = strings
+        self._quick = dict(quick or {})
 
     def compile(
         self, model: ov.Model, cache: CompileCache | None = None, notes: tuple[str, ...] = ()
     ) -> OpenVinoModel:
         """Compile it as it is. Raises whatever OpenVINO raises."""
         made = self._compile(model, cache, notes, self._properties)
-        if self._nireq is None and made.is_quick:
+        if self._quick and made.is_quick:
             # A run within `start` overlaps with no other, and is quicker where OpenVINO has one stream alone.
             made.close()
             self._nireq = 1
-            made = self._compile(model, cache, notes, {**self._properties, **ONE_STREAM})
+            made = self._compile(model, cache, notes, {**self._properties, **self._quick})
         elif self._nireq is None and made.nireq > 1 and 0 < made.quickest < _SHORT_NS:
             made.let_one_wait()
         return made

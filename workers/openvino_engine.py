@@ -22,7 +22,15 @@ from workers.openvino_compiler import Compiler, OpenVinoVariants, has_strings
 from workers.openvino_model import OpenVinoModel
 from workers.openvino_strings import StringCodec
 from workers.ports import Shape
-from workers.properties import THROUGHPUT, host_defaults, is_free, stream_defaults, translate, uses_cpu
+from workers.properties import (
+    THROUGHPUT,
+    host_defaults,
+    is_free,
+    quick_defaults,
+    stream_defaults,
+    translate,
+    uses_cpu,
+)
 from workers.reasons import reason_of
 from workers.shapes import describe, plan
 from workers.signatures import Ports, ports_of, refuse_unusable, reshape
@@ -56,6 +64,7 @@ class OpenVinoEngine:
         self._host = host_defaults(threads, ov.pinning_off(self._core)) if uses_cpu(self._device) else {}
         if self._host and self._device.upper() != "CPU":
             self._core.set_property("CPU", self._host)
+        self._shared_executor = ov.shared_executor(self._core)
         for note in self._notes:
             _log.warning("%s", note)
 
@@ -120,10 +129,10 @@ class OpenVinoEngine:
         inputs, outputs = ports_of(model, read_aliases(path))
         inputs = with_layouts(inputs, config.layout)
         heads, remarks = heads_of(outputs, config, read_labels(path, config.classification.labels))
-        properties, nireq = self._properties(config, target.device)
+        properties, nireq, quick = self._properties(config, target.device)
         strings = self._string_codec() if has_strings((*inputs, *outputs)) else None
         ports = (inputs, outputs)
-        compiler = Compiler(self._core, target.device, properties, nireq, ports, heads, strings)
+        compiler = Compiler(self._core, target.device, properties, nireq, ports, heads, strings, quick)
         return model, compiler, (*target.notes, *remarks)
 
     def _log_notes(self, config: ModelConfig, notes: tuple[str, ...]) -> None:
@@ -158,17 +167,24 @@ class OpenVinoEngine:
         except Exception as error:
             raise LoadError(f"{file.name} cannot be read: {reason_of(error)}") from error
 
-    def _properties(self, config: ModelConfig, device: str) -> tuple[dict[str, str], int | None]:
-        """Of OpenVINO; and how many requests are inferred at once, None where that is seen once it is compiled."""
+    def _properties(
+        self, config: ModelConfig, device: str
+    ) -> tuple[dict[str, str], int | None, dict[str, str]]:
+        """Of OpenVINO; how many requests are inferred at once, None where that is seen once it is compiled; and the
+        properties in addition of a model that turns out to be quick.
+        """
         chosen, notes = translate(config.plugin_config, ov.old_names(self._core))
         if notes:
             _log.info("plugin_config has names of 2020: %s", "; ".join(notes))
         host = self._host if device.upper() == "CPU" else {}
         is_one_model = config.batching_parameters is None and "auto" not in (config.batch_size, config.shape)
-        if config.nireq is None and is_one_model and is_free(device, self._threads, chosen):
-            return {**host, **THROUGHPUT, **chosen}, None
+        is_left_to_us = config.nireq is None and is_one_model
+        quick = quick_defaults(device, self._shared_executor, chosen) if is_left_to_us else {}
+        if is_left_to_us and is_free(device, self._threads, chosen):
+            return {**host, **THROUGHPUT, **chosen}, None, quick
         nireq = config.nireq or 1
-        return {**host, **stream_defaults(device, nireq, self._threads, chosen), **chosen}, nireq
+        streams = stream_defaults(device, nireq, self._threads, chosen)
+        return {**host, **streams, **chosen}, nireq, quick
 
 
 def _reshape_once(model: ov.Model, shapes: Mapping[int, Shape], ports: Ports) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ Six habits of OpenVINO 2026 shape this module, each one seen, each one with its 
 
 - A tensor over foreign memory does not keep that memory alive once it is set: a slot keeps the numpy views.
 - The callback of an asynchronous inference that fails is never called: `poll` finds the failure.
-- With one inference thread, infer() swallows exceptions and leaves stale outputs behind: it is used only for graphs in
-  which every shape is known, where no shape can turn out wrong.
+- With one inference thread and an executor of the model's own, infer() swallows exceptions and leaves stale outputs
+  behind: it is used only for graphs in which every shape is known, where no shape can turn out wrong.
 - Left to itself, it may give the outputs of dynamic shape of several infer requests one memory, which they overwrite
   for each other: each request gets tensors of its own for them.
 - A compiled model that ends waits for its threads while it holds Python's lock, which they need to destroy the callback

@@ -83,6 +83,20 @@ ONE_STREAM = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
 """The opposite: all threads for one request."""
 
 
+def quick_defaults(
+    device: str, shared_executor: Mapping[str, str], chosen: Mapping[str, str]
+) -> dict[str, str]:
+    """For a quick model of which one request is inferred at a time; nothing where the configuration says otherwise.
+
+    `shared_executor`: the property by which compiled models run on one executor, if there is one. It is the plugin's
+    own, of all threads: a configuration that names a number of them gets its own.
+    """
+    if device.upper() != "CPU" or {"NUM_STREAMS", "PERFORMANCE_HINT"} & set(chosen):
+        return {}
+    taken = "INFERENCE_NUM_THREADS" in chosen or shared_executor.keys() & set(chosen)
+    return {**ONE_STREAM, **({} if taken else shared_executor)}
+
+
 def is_free(device: str, threads: int, chosen: Mapping[str, str]) -> bool:
     """Whether the worker may decide how many requests it infers at once, where the configuration does not say."""
     return device.upper() == "CPU" and threads > 1 and not {"NUM_STREAMS", "PERFORMANCE_HINT"} & set(chosen)

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from openvino import opset13 as op
 
 from common.config import ModelConfig
 from common.errors import Code
-from tests.unit.workers.conftest import MEMORY, Bench
+from tests.unit.workers.conftest import MEMORY, Bench, outputs_of
 from tests.unit.workers.models import model_config, named, parameter, save
 from workers.engine import LoadError, Run, RunResult, all_in_place
 from workers.openvino_engine import OpenVinoEngine
@@ -354,6 +355,40 @@ def test_the_worker_decides_how_many_run_at_once(
     chosen = replace(model_config(1), nireq=None, plugin_config={"NUM_STREAMS": "1"})
     assert load_static(engine, slow, chosen).nireq == 1
     assert load_static(OpenVinoEngine("CPU", 1), slow, replace(model_config(1), nireq=None)).nireq == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_failure_within_the_call_is_reported_and_hurts_no_other_model(
+    bench: Bench, tmp_path: Path, threads: int
+) -> None:
+    """Quick models share an executor of OpenVINO's; with one of its own and one thread it would swallow the failure."""
+    engine = OpenVinoEngine("CPU", threads)
+    left_to_us = replace(model_config(1), nireq=None)
+    index = parameter("index", "int32", (1,))
+    zeros, five = op.constant(np.zeros(4, np.float32)), op.constant(np.array([5], np.float32))
+    scattered = named(op.scatter_update(zeros, index, five, op.constant(np.int64(0))), "y")
+    scatter = load_static(engine, save(tmp_path / "scatter", [scattered], [index]), left_to_us)
+    other = load_static(engine, relu(tmp_path / "relu"), left_to_us)
+    assert scatter.is_quick
+    assert other.is_quick
+
+    def start(model: OpenVinoModel, array: np.ndarray) -> tuple[RunResult | None, Run]:
+        run = bench.prepare(model, [array])
+        run.started = time.monotonic_ns()
+        return model.start(run, lambda *_: None), run
+
+    for _ in range(3):
+        failed, _run = start(scatter, np.array([99], np.int32))
+        assert failed is not None
+        assert failed.error is not None
+        result, run = start(other, np.array([[-1, 2, -3], [4, -5, 6]], np.float32))
+        assert result is not None
+        np.testing.assert_array_equal(outputs_of(other, run, result)[0], [[0, 2, 0], [4, 0, 6]])
+        result, run = start(scatter, np.array([2], np.int32))
+        assert result is not None
+        np.testing.assert_array_equal(outputs_of(scatter, run, result)[0], [0, 0, 5, 0])
+    for model in (scatter, other):
+        model.close()
 
 
 @pytest.mark.parametrize("device", ["HETERO:CPU", "MULTI:CPU", "AUTO:CPU", "AUTO"])

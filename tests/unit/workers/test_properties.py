@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.properties import Plan, host_defaults, stream_defaults, translate, uses_cpu
+from workers.properties import (
+    ONE_STREAM,
+    Plan,
+    host_defaults,
+    quick_defaults,
+    stream_defaults,
+    translate,
+    uses_cpu,
+)
 from workers.service import parse_arguments, parse_plan
 
 
@@ -95,6 +103,29 @@ def test_streams(
     device: str, nireq: int, threads: int, chosen: dict[str, str], expected: dict[str, str]
 ) -> None:
     assert stream_defaults(device, nireq, threads, chosen) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen", "expected"),
+    [
+        ("CPU", {}, {**ONE_STREAM, "SHARED": "YES"}),
+        ("cpu", {"INFERENCE_PRECISION_HINT": "f32"}, {**ONE_STREAM, "SHARED": "YES"}),
+        ("CPU", {"INFERENCE_NUM_THREADS": "1"}, ONE_STREAM),
+        ("CPU", {"SHARED": "NO"}, ONE_STREAM),
+        ("CPU", {"NUM_STREAMS": "1"}, {}),
+        ("CPU", {"PERFORMANCE_HINT": "LATENCY"}, {}),
+        ("GPU", {}, {}),
+        ("MULTI:CPU", {}, {}),
+    ],
+)
+def test_quick_models_share_an_executor_unless_told_otherwise(
+    device: str, chosen: dict[str, str], expected: dict[str, str]
+) -> None:
+    assert quick_defaults(device, {"SHARED": "YES"}, chosen) == expected
+
+
+def test_quick_models_where_no_executor_can_be_shared() -> None:
+    assert quick_defaults("CPU", {}, {}) == ONE_STREAM
 
 
 def test_plan_on_the_command_line() -> None:
