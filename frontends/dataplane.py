@@ -17,6 +17,8 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+import numpy as np
+
 from common.config import ModelConfig
 from common.errors import InvalidArgumentError, ServingError, UnavailableError
 from common.messages import Completed, Submit, VersionStatus
@@ -26,7 +28,7 @@ from frontends.admission import Admission
 from frontends.broker_client import BrokerClient
 from frontends.catalogue import CatalogueView
 from frontends.conversion import copy_into
-from frontends.forms import Form
+from frontends.forms import ArrayForm, Form
 from frontends.images import ImageDecoder
 from frontends.interface import BuildInputs, InputTensor, Reconfiguration, Selector, Served
 from frontends.memory import ARENA, Block, Memory
@@ -170,7 +172,36 @@ class Dataplane:
         except BaseException:
             self._plans.put_back(recipe.plan, place)
             raise
-        served = recipe.served
+        return self._submit_place(recipe, place, owner, now, deadline_ns)
+
+    def begin_array(
+        self, form: ArrayForm, array: np.ndarray, owner: Owner, now: int, deadline_ns: int
+    ) -> RecipeRequest | None:
+        """See RecipeDataplane."""
+        client = self._client
+        self._admission.check(len(client.ledger.entries))
+        recipe = form.recipe
+        if form.catalogue != client.catalogues or (recipe is not None and recipe.plan.forgotten):
+            form.catalogue = client.catalogues
+            recipe = form.recipe = self._array_recipe(form, array)
+        if recipe is None or _logger.isEnabledFor(logging.DEBUG):
+            return None
+        place = self._plans.take(recipe.plan)
+        if place is None:
+            return None
+        _, dtype, target = place.targets[0]
+        try:
+            copy_into(array, form.dtype, target, dtype)
+        except BaseException:
+            self._plans.put_back(recipe.plan, place)
+            raise
+        return self._submit_place(recipe, place, owner, now, deadline_ns)
+
+    def _submit_place(
+        self, recipe: Recipe, place: Place, owner: Owner, now: int, deadline_ns: int
+    ) -> RecipeRequest:
+        """The inputs are in their place."""
+        client, served = self._client, recipe.served
         submit = Submit(
             client.ledger.next_id(),
             served.id,
@@ -243,6 +274,17 @@ class Dataplane:
             sources.append(slice(found.start, found.stop))
         expected = expected_results(served.signature, plan.layout, form.output_filter)
         return Recipe(served, plan, tuple(sources), expected)
+
+    def _array_recipe(self, form: ArrayForm, array: np.ndarray) -> Recipe | None:
+        try:
+            served = self.choose(form.selector)
+            specs = served.signature.inputs
+            if len(specs) != 1 or specs[0].dtype not in form.targets:
+                return None
+            plan = self._plans.find(served, {specs[0].name: InputTensor(form.dtype, array)})
+        except ServingError:
+            return None
+        return Recipe(served, plan, (), expected_results(served.signature, plan.layout, frozenset()))
 
     def _room(
         self, served: Served, inputs: Mapping[str, InputTensor], body: Block | None

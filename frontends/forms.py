@@ -2,7 +2,7 @@
 
 A rim that has read a message so (`frontends.grpc.predict_wire`) need not make arrays of it: what the data plane has
 found out about the first requests of a form is written down in a recipe (`frontends.recipes`), by which the others are
-carried out.
+carried out. Where elements must be made of a text there is an array first, and its form says as much about it.
 """
 
 from typing import NamedTuple, Protocol
@@ -83,7 +83,50 @@ class Form:
         return {one.name: one.read(message) for one in self.inputs}
 
 
-class FormDataplane(DataplaneInterface, Protocol):
+class ArrayForm:
+    """A request of one input, which the rim has made an array of, but for its elements."""
+
+    __slots__ = ("catalogue", "dtype", "recipe", "selector", "shape", "targets")
+
+    def __init__(
+        self, selector: Selector, dtype: str, shape: tuple[int, ...], targets: tuple[str, ...]
+    ) -> None:
+        self.selector = selector
+        self.dtype = dtype
+        """Of the arrays; key of STORAGE."""
+        self.shape = shape
+        self.targets = targets
+        """Types of the model's input for which the array is what the general way reads, too."""
+        self.catalogue = -1
+        """As in Form."""
+        self.recipe: Recipe | None = None
+
+
+class RecipeDataplane(DataplaneInterface, Protocol):
+    """What every rim uses that has requests carried out by recipes."""
+
+    def begin_array(
+        self, form: ArrayForm, array: np.ndarray, owner: Owner, now: int, deadline_ns: int
+    ) -> RecipeRequest | None:
+        """As FormDataplane.begin, for an array that is of the form and is copied here."""
+        ...
+
+    def finish(
+        self, request: RecipeRequest, completed: Completed, wanted: frozenset[str], started: int
+    ) -> Prediction:
+        """The answer in the general form. The block is the prediction's. Raises ServingError."""
+        ...
+
+    def put_back(self, request: RecipeRequest) -> None:
+        """The request's block is used no more."""
+        ...
+
+    def give_up(self, request: RecipeRequest) -> None:
+        """Its end is not to be told any more: the block is freed as soon as nothing can write to it."""
+        ...
+
+
+class FormDataplane(RecipeDataplane, Protocol):
     """What a rim that reads forms uses."""
 
     def begin(
@@ -96,12 +139,6 @@ class FormDataplane(DataplaneInterface, Protocol):
         """
         ...
 
-    def finish(
-        self, request: RecipeRequest, completed: Completed, wanted: frozenset[str], started: int
-    ) -> Prediction:
-        """The answer in the general form. The block is the prediction's. Raises ServingError."""
-        ...
-
     async def predict_after(
         self,
         generation: int,
@@ -111,12 +148,4 @@ class FormDataplane(DataplaneInterface, Protocol):
         outputs: frozenset[str] = frozenset(),
     ) -> Prediction:
         """As `predict`, for what was begun by a catalogue older than `generation`: that one is waited for."""
-        ...
-
-    def put_back(self, request: RecipeRequest) -> None:
-        """The request's block is used no more."""
-        ...
-
-    def give_up(self, request: RecipeRequest) -> None:
-        """Its end is not to be told any more: the block is freed as soon as nothing can write to it."""
         ...

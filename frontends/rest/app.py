@@ -11,7 +11,7 @@ from typing import Any
 from falcon import asgi
 
 from common.config import ServerConfig
-from frontends.interface import DataplaneInterface
+from frontends.forms import RecipeDataplane
 from frontends.rest.body import Body
 from frontends.rest.configuration import ConfigResource, ReloadResource
 from frontends.rest.content import COMPRESSED_FROM_BYTES, Compression
@@ -19,6 +19,7 @@ from frontends.rest.cors import CrossOrigin
 from frontends.rest.documentation import documentation
 from frontends.rest.errors import add_error_handlers
 from frontends.rest.offload import Offload
+from frontends.rest.quick_predict import QuickPredict
 from frontends.rest.routes import Router, parse_path
 from frontends.rest.tensorflow_serving import (
     ClassifyResource,
@@ -40,12 +41,16 @@ class RestApp:
         predict: PredictResource | None,
         offload: Offload,
         message_bytes: int,
+        quick: QuickPredict | None,
     ) -> None:
-        """`predict`: what answers a Predict outside of falcon; None: falcon does."""
+        """`predict`: what answers a Predict outside of falcon; None: falcon does. `quick` is for connections, which
+        hand over to here what it has begun and does not answer (see frontends.rest.connection).
+        """
         self._app = app
         self._predict = predict
         self._offload = offload
         self._message_bytes = message_bytes
+        self.quick = quick
 
     def close(self) -> None:
         """There are no requests any more."""
@@ -89,7 +94,7 @@ class RestApp:
         return True
 
 
-def create_app(dataplane: DataplaneInterface, config: ServerConfig) -> RestApp:
+def create_app(dataplane: RecipeDataplane, config: ServerConfig) -> RestApp:
     """The application over `dataplane`."""
     offload = Offload(config.max_queue)
     predict = PredictResource(dataplane, config, offload)
@@ -110,5 +115,7 @@ def create_app(dataplane: DataplaneInterface, config: ServerConfig) -> RestApp:
         middleware.append(CrossOrigin(config.rest_cors_origins))
     app = asgi.App(router=router, middleware=middleware)
     add_error_handlers(app)
-    # Cross-origin answers have headers of their own.
-    return RestApp(app, None if config.rest_cors_origins else predict, offload, config.message_bytes)
+    if config.rest_cors_origins:
+        # Cross-origin answers have headers of their own.
+        return RestApp(app, None, offload, config.message_bytes, None)
+    return RestApp(app, predict, offload, config.message_bytes, QuickPredict(dataplane, config))

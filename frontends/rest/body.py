@@ -10,7 +10,7 @@ resets a connection that is closed over unread input. `linger` reads and drops t
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import falcon
 from falcon import asgi
@@ -21,6 +21,8 @@ from common.process import available_memory
 Receive = Callable[[], Awaitable[Any]]
 
 _SCOPE_KEY = "ie_serving.body"
+HANDOVER = "ie_serving.handover"
+"""In the scope of a request that was begun before the application was asked (see frontends.rest.connection)."""
 LINGER_S = 2.0
 """Longest time that the rest of a refused body is read and dropped."""
 
@@ -29,13 +31,32 @@ MEMORY_FACTOR = 24
 """A body over LARGE_BYTES is read only if the machine has this multiple of it: the body itself, simdjson's tape,
 index and strings (about 15 times the text, if it is all numbers and brackets), and the arrays."""
 
+
+class Handover(NamedTuple):
+    """What has become of such a request."""
+
+    arrived: int
+    """When it came, by CLOCK_MONOTONIC [ns]."""
+    outcome: bytes | Exception | None
+    """See Body.outcome. Of None, nothing: it begins anew."""
+
+
 _STAND_IN = {"type": "http.request", "body": b"", "more_body": True}
 
 
 class Body:
     """One a request."""
 
-    __slots__ = ("_declared", "_limit", "_receive", "_waits_for_continue", "encoding", "finished", "outcome")
+    __slots__ = (
+        "_declared",
+        "_limit",
+        "_receive",
+        "_waits_for_continue",
+        "arrived",
+        "encoding",
+        "finished",
+        "outcome",
+    )
 
     def __init__(self, scope: dict[str, Any], receive: Receive, limit: int) -> None:
         self._receive = receive
@@ -44,7 +65,10 @@ class Body:
         self._waits_for_continue = False
         self.encoding = ""
         """Its Content-Encoding, as it was sent."""
-        self.outcome: bytes | Exception | None = None
+        handover: Handover | None = scope.get(HANDOVER)
+        self.arrived: int | None = None if handover is None else handover.arrived
+        """When the request came, if the application was not asked at once."""
+        self.outcome: bytes | Exception | None = None if handover is None else handover.outcome
         """What the request has come to before falcon was asked: the answer's text, or what was raised."""
         chunked = False
         headers = scope["headers"]

@@ -14,10 +14,10 @@ from typing import Any
 from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import CallbackRequest, PythonProtocol
 
-_KEPT_HEADS = 256
-_KEPT_BYTES = 2048
+KEPT_HEADS = 256
+KEPT_BYTES = 2048
 """Longer heads are rare and take gunicorn's way."""
-_END = b"\r\n\r\n"
+END_OF_HEAD = b"\r\n\r\n"
 
 _REQUEST_FIELDS = tuple(name for name in CallbackRequest.__slots__ if name != "_headers")
 
@@ -63,6 +63,10 @@ class HeadParser(_Base):  # type: ignore[misc]
         self.head: _Head | None = None
         """Of the request that is being read, if it was known."""
 
+    def is_idle(self) -> bool:
+        """Whether nothing of a next request has come."""
+        return self._state == "request_line" and not self._buffer and not self._empty_line_skipped
+
     def feed(self, data: bytes) -> None:
         """Parse what came; see gunicorn."""
         if self._buffer:
@@ -88,8 +92,8 @@ class HeadParser(_Base):  # type: ignore[misc]
 
     def _take_head(self, data: bytes) -> None:
         self.head = None
-        end = data.find(_END, 0, _KEPT_BYTES) + len(_END)
-        if end < len(_END) or data.startswith(b"\r"):
+        end = data.find(END_OF_HEAD, 0, KEPT_BYTES) + len(END_OF_HEAD)
+        if end < len(END_OF_HEAD) or data.startswith(b"\r"):
             super().feed(data)
             return
         text = data[:end]
@@ -114,9 +118,16 @@ class HeadParser(_Base):  # type: ignore[misc]
 
 
 def _remember(text: bytes, head: _Head) -> None:
-    if len(_heads) >= _KEPT_HEADS:
+    if len(_heads) >= KEPT_HEADS:
         del _heads[next(iter(_heads))]
     _heads[text] = head
+
+
+def known_request(text: bytes) -> CallbackRequest | None:
+    """What gunicorn has made of a head, before its policy of forwarded headers; None for one that is not known, or has
+    not come a second time."""
+    head = _heads.get(text)
+    return None if head is None else head.request
 
 
 class HeadRequest(CallbackRequest):  # type: ignore[misc]

@@ -8,8 +8,6 @@ All of it happens in the worker, after the fork and on its loop: threads, ZeroMQ
 The port accepts before start-up begins, because the arbiter listens before it forks.
 """
 
-import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -18,9 +16,11 @@ from typing import Any, Protocol
 
 from common.config import ServerConfig
 from common.log import Logging
-from frontends.interface import DataplaneInterface
+from frontends.forms import RecipeDataplane
 from frontends.rest.app import RestApp, create_app
+from frontends.rest.in_flight import InFlight
 from frontends.rest.offload import share_fairly
+from frontends.rest.quick_predict import QuickPredict
 
 DRAIN_S = 0.8
 """Requests in flight get this long at shutdown. The worker notices the end up to 1 s late, the arbiter waits 2 s."""
@@ -30,7 +30,7 @@ class Runtime(Protocol):
     """What the application stands on; frontends.runtime.FrontendRuntime."""
 
     @property
-    def dataplane(self) -> DataplaneInterface: ...
+    def dataplane(self) -> RecipeDataplane: ...
 
     def announce_listening(self) -> None: ...
 
@@ -49,9 +49,12 @@ class LifespanApp:
         self._config = config
         self._start = start
         self._app: RestApp | None = None
-        self._in_flight = 0
-        self._idle = asyncio.Event()
-        """Set whenever the last request in flight ends."""
+        self.in_flight = InFlight()
+
+    @property
+    def quick(self) -> QuickPredict | None:
+        """What answers short Predicts beside the application; None: nothing does."""
+        return None if self._app is None else self._app.quick
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """ASGI 3. gunicorn accepts connections only after a successful start-up."""
@@ -59,13 +62,11 @@ class LifespanApp:
             await self._live(receive, send)
             return
         assert self._app is not None, "start-up comes before requests"
-        self._in_flight += 1
+        self.in_flight.begin()
         try:
             await self._app(scope, receive, send)
         finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
+            self.in_flight.end()
 
     async def _live(self, receive: Any, send: Any) -> None:
         config = self._config
@@ -94,7 +95,4 @@ class LifespanApp:
         """The runtime's requests first, then their answers' way out."""
         end = time.monotonic() + DRAIN_S
         await runtime.drain(DRAIN_S)
-        self._idle.clear()
-        if self._in_flight:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), max(0.0, end - time.monotonic()))
+        await self.in_flight.ended(end - time.monotonic())

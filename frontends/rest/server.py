@@ -25,7 +25,7 @@ from common.config import ServerConfig
 from common.log import FORMAT
 from common.process import die_with_parent, spare_heap
 from frontends import unix_socket
-from frontends.rest.heads import install
+from frontends.rest.connection import install
 from frontends.rest.lifespan import LifespanApp, StartRuntime
 
 KEEP_ALIVE_S = 60

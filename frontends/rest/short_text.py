@@ -24,10 +24,11 @@ _MEMBERS = {
 """What is left of a body without numbers and brackets → the member that it may have, and whether that is rows."""
 
 
-def read_short(text: bytes, signature: Signature) -> tuple[bool, dict[str, InputTensor]] | None:
-    """Whether the body is in row format, and its only input; None where this way does not lead."""
+def read_numbers(text: bytes) -> tuple[bool, np.ndarray] | None:
+    """Whether the body is in row format, and its numbers, for a model of one input of FLOATS; None where this way does
+    not lead."""
     member = _MEMBERS.get(text.translate(None, _NUMBERS_AND_BRACKETS))
-    if member is None or len(signature.inputs) != 1 or signature.inputs[0].dtype not in FLOATS:
+    if member is None:
         return None
     name, rows = member
     try:
@@ -36,4 +37,15 @@ def read_short(text: bytes, signature: Signature) -> tuple[bool, dict[str, Input
         return None
     if not array.size or not 0 < array.ndim <= MAX_RANK:
         return None
+    return rows, array
+
+
+def read_short(text: bytes, signature: Signature) -> tuple[bool, dict[str, InputTensor]] | None:
+    """Whether the body is in row format, and its only input; None where this way does not lead."""
+    if len(signature.inputs) != 1 or signature.inputs[0].dtype not in FLOATS:
+        return None
+    read = read_numbers(text)
+    if read is None:
+        return None
+    rows, array = read
     return rows, {signature.inputs[0].name: InputTensor("float64", array)}

@@ -13,7 +13,7 @@ from common.config import ServerConfig
 from common.errors import NotFoundError
 from common.tensors import Signature
 from frontends.inference import check_classifiable, check_regressable, classify, read_examples, regress
-from frontends.interface import DataplaneInterface, InputTensor, Selector, Served
+from frontends.interface import DataplaneInterface, InputTensor, Prediction, Selector, Served
 from frontends.rest.body import Body, body_of
 from frontends.rest.content import Content, join
 from frontends.rest.examples_format import ExamplesBody, classes_pieces, read_examples_body, values_pieces
@@ -143,19 +143,29 @@ class PredictResource(_Inference):
 
     async def answer(self, request: Body, target: Target) -> bytes:
         """The text of the answer. The deadline counts from the arrival of the request's head."""
-        deadline_ns = time.monotonic_ns() + self._timeout_ns
+        deadline_ns = (request.arrived or time.monotonic_ns()) + self._timeout_ns
+        if request.outcome is not None:
+            await request.read(deadline_ns)
+            if isinstance(request.outcome, Exception):
+                raise request.outcome
+            return request.outcome
         selector = selector_of(target)
         text = await self._content.read(request, deadline_ns)
         body = _PredictText(text)
         build = await self._build(selector, body, len(text), deadline_ns)
         prediction = await self._dataplane.predict(selector, build, deadline_ns)
-        try:
-            outputs = prediction.outputs
-            if is_long_answer(outputs):
-                return await join(answer_pieces(outputs, body.rows))
-            return write_answer(outputs, body.rows)
-        finally:
-            prediction.release()
+        return await write_prediction(prediction, body.rows)
+
+
+async def write_prediction(prediction: Prediction, rows: bool) -> bytes:
+    """The text of an answer, which is released. Raises InvalidArgumentError."""
+    try:
+        outputs = prediction.outputs
+        if is_long_answer(outputs):
+            return await join(answer_pieces(outputs, rows))
+        return write_answer(outputs, rows)
+    finally:
+        prediction.release()
 
 
 class _PredictText:

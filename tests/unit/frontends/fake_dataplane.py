@@ -27,7 +27,7 @@ from common.states import VersionState
 from common.tensors import Signature, TensorSpec
 from frontends.checks import plan_layout
 from frontends.conversion import copy_into
-from frontends.forms import Form
+from frontends.forms import ArrayForm, Form
 from frontends.images import ImageDecoder
 from frontends.interface import (
     STRING,
@@ -192,6 +192,11 @@ class FakeDataplane:
 
     def begin(self, form: Form, message: memoryview, owner: Owner, now: int, deadline_ns: int) -> None:
         """See FormDataplane. Everything goes the general way here."""
+
+    def begin_array(
+        self, form: ArrayForm, array: np.ndarray, owner: Owner, now: int, deadline_ns: int
+    ) -> None:
+        """See RecipeDataplane. Everything goes the general way here."""
 
     def finish(
         self, request: RecipeRequest, completed: Completed, wanted: frozenset[str], started: int
