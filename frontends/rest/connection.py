@@ -24,10 +24,13 @@ from frontends.rest import heads
 from frontends.rest.body import HANDOVER, Handover
 from frontends.rest.content import COMPRESSED_FROM_BYTES
 from frontends.rest.in_flight import InFlight
-from frontends.rest.quick_predict import Begun, QuickPredict
+from frontends.rest.quick_predict import Begun, QuickPredict, Way
 
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b"
 """What gunicorn writes for the application's two headers: its own Server and Date, and the body."""
+
+_MORE_S = 0.02
+"""That the rest of a body is waited for before gunicorn gets what is there."""
 
 _Base: Any = ASGIProtocol
 
@@ -47,6 +50,10 @@ class Connection(_Base):  # type: ignore[misc]
         """Of the request that gunicorn was given and has not asked the application for."""
         self._held = bytearray()
         """What came in the meantime."""
+        self._started = b""
+        """Of a request that may become quick: a head that is known, and less than its body."""
+        self._arrived = 0
+        """When the request began to come that is under way, by CLOCK_MONOTONIC [ns]."""
         self._answered_at = 0.0
 
     # ---- in
@@ -55,18 +62,39 @@ class Connection(_Base):  # type: ignore[misc]
         """Called by the transport."""
         if self._begun is not None or self._held:
             self._hold(data)
-            return
-        if self._quick is not None and self._awaiting_request and self._is_idle():
-            begun = self._quick.begin(data, self)
-            if isinstance(begun, Begun):
-                self._begun = begun
-                self._in_flight.begin()
-                return
-            if begun is not None:
-                self._in_flight.begin()
-                self._give_on(data, Handover(time.monotonic_ns(), begun))
-                return
-        super().data_received(data)
+        elif self._started:
+            data, self._started = self._started + data, b""
+            if not self._take(data, first=False):
+                self._give_on(data, None)
+        elif self._quick is not None and self._awaiting_request and self._is_idle():
+            self._arrived = time.monotonic_ns()
+            self._in_flight.begin()
+            if not self._take(data, first=True):
+                self._in_flight.end()
+                super().data_received(data)
+        else:
+            super().data_received(data)
+
+    def _take(self, data: bytes, *, first: bool) -> bool:
+        """Whether this is a quick request, which is begun, or may become one."""
+        begun = self._quick.begin(data, self._arrived, self)  # type: ignore[union-attr]
+        if isinstance(begun, Begun):
+            self._begun = begun
+        elif begun is Way.ORDINARY:
+            return False
+        elif begun is Way.UNSURE:
+            self._started = data
+            if first:
+                self.worker.loop.call_later(_MORE_S, self._wait_no_more, self._arrived)
+        else:
+            self._give_on(data, begun)
+        return True
+
+    def _wait_no_more(self, arrived: int) -> None:
+        """The rest of a body has not come soon."""
+        if self._started and self._arrived == arrived:
+            data, self._started = self._started, b""
+            self._give_on(data, None)
 
     def _is_idle(self) -> bool:
         """Whether nothing is under way or half read, and the next answer would not be the connection's last."""
@@ -147,12 +175,12 @@ class Connection(_Base):  # type: ignore[misc]
         begun = self._begun
         assert begun is not None, "what ends was begun"
         self._begun = self._writing = None
-        self._give_on(begun.data, Handover(begun.arrived, outcome))
+        self._give_on(begun.data, outcome)
         if self._held:
             self._feed_held()
 
-    def _give_on(self, data: bytes, handover: Handover) -> None:
-        self._handover = handover
+    def _give_on(self, data: bytes, outcome: bytes | Exception | None) -> None:
+        self._handover = Handover(self._arrived, outcome)
         super().data_received(data)
 
     def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
@@ -167,7 +195,9 @@ class Connection(_Base):  # type: ignore[misc]
 
     def _keepalive_timeout(self) -> None:
         """Called by the timer, which is not set anew for each quick request."""
-        quiet_s = 0.0 if self._begun is not None else self.worker.loop.time() - self._answered_at
+        quiet_s = (
+            0.0 if self._begun is not None or self._started else self.worker.loop.time() - self._answered_at
+        )
         left_s = self._keepalive - quiet_s
         if left_s > 0:
             self._keepalive_handle = self.worker.loop.call_later(left_s, self._keepalive_timeout)
@@ -176,13 +206,14 @@ class Connection(_Base):  # type: ignore[misc]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport."""
-        if self._begun is not None or self._handover is not None:
+        if self._begun is not None or self._handover is not None or self._started:
             self._in_flight.end()
         if self._writing is not None:
             self._writing.cancel()
         elif self._begun is not None:
             self._begun.give_up()
         self._begun = self._writing = self._handover = None
+        self._started = b""
         self._held.clear()
         super().connection_lost(exc)
 

@@ -5,10 +5,10 @@ is read here from the bytes that came, begun at the data plane by an array's for
 holds; else the ordinary way is asked, which refuses what is to be refused:
 
 - gunicorn has read the very same head before, as that of a Predict, and nothing in it asks for more than an answer;
-- the body is there in the same piece, short, and of the kind that frontends.rest.short_text reads.
+- the body is all that came behind it, short, and of the kind that frontends.rest.short_text reads.
 """
 
-import time
+from enum import Enum
 
 from gunicorn.asgi.parser import CallbackRequest
 
@@ -30,6 +30,14 @@ _MAX_FORMS = 16
 
 _MEANINGFUL = frozenset((b"expect", b"content-encoding", b"transfer-encoding", b"upgrade", b"forwarded"))
 """Headers with which a request is more than a head and a body, beside those of proxies (see _is_plain)."""
+
+
+class Way(Enum):
+    """Where bytes belong that are no quick request."""
+
+    ORDINARY = 0
+    UNSURE = 1
+    """The rest of a body is missing. It will often come a moment later, from clients that send head and body apart."""
 
 
 class _KnownPredict:
@@ -99,8 +107,8 @@ class QuickPredict:
         self._known: dict[bytes, _KnownPredict | None] = {}
         """By the head's bytes; None: its requests go the ordinary way. The oldest goes when there are too many."""
 
-    def begin(self, data: bytes, owner: Owner) -> Begun | Exception | None:
-        """Submit the request that `data` is; None where this way does not lead; or what was raised for it.
+    def begin(self, data: bytes, arrived: int, owner: Owner) -> Begun | Exception | Way:
+        """Submit the request that `data` is, which began to come at `arrived`; else what was raised for it, or its way.
 
         The owner is told of the end, unless it gives the request up before.
         """
@@ -111,18 +119,17 @@ class QuickPredict:
         except KeyError:
             known = self._look_at(head)
         if known is None or len(data) - end != known.length:
-            return None
+            return Way.ORDINARY if known is None or len(data) - end > known.length else Way.UNSURE
         read = read_numbers(data[end:])
         if read is None:
-            return None
+            return Way.ORDINARY
         rows, array = read
         form = known.forms.get(array.shape) or _add_form(known, array.shape)
-        now = time.monotonic_ns()
         try:
-            request = self._dataplane.begin_array(form, array, owner, now, now + self._timeout_ns)
+            request = self._dataplane.begin_array(form, array, owner, arrived, arrived + self._timeout_ns)
         except Exception as error:  # noqa: BLE001 - whatever it is, the application writes it
             return error
-        return None if request is None else Begun(self._dataplane, request, rows, data, now)
+        return Way.ORDINARY if request is None else Begun(self._dataplane, request, rows, data, arrived)
 
     def _look_at(self, head: bytes) -> _KnownPredict | None:
         """A head that was not asked for before, or that the parser did not know then."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -423,6 +425,62 @@ async def test_whatever_the_pieces_are(stage: Stage, site: Site, client: Client)
             assert GOOD in await client.answer()
             client.send(request()[at:])
             assert GOOD in await client.answer()
+
+
+@scene
+async def test_a_body_that_comes_apart_from_its_head(stage: Stage, site: Site, client: Client) -> None:
+    text = request()
+    end = text.index(b"\r\n\r\n") + 4
+    one = site.connections[0]
+    for cuts in ((end,), (end, end + 5), (end, end + 5, len(text) - 1)):
+        for start, stop in itertools.pairwise((0, *cuts)):
+            client.send(text[start:stop])
+            await stage.until(lambda: len(one._started) == stop)  # noqa: B023 - it is awaited here
+        client.send(text[cuts[-1] :])
+        answer(stage, await stage.broker.next(Submit))
+        assert GOOD in await client.answer()
+    assert site.asked == 0
+
+
+@scene
+async def test_a_body_that_is_late(stage: Stage, site: Site, client: Client) -> None:
+    """It is waited for by the application, whose bounds hold, and its deadline counts from the head."""
+    text = request()
+    end = text.index(b"\r\n\r\n") + 4
+    before = time.monotonic_ns()
+    client.send(text[: end + 3])
+    await stage.until(lambda: site.asked == 1)
+    after = time.monotonic_ns() - int(connection._MORE_S * 1e9)
+    client.send(text[end + 3 :] + request())
+    for _ in range(2):
+        submit = await stage.broker.next(Submit)
+        if before:
+            assert before <= submit.deadline - 60_000_000_000 <= after
+        before = 0
+        answer(stage, submit)
+        assert GOOD in await client.answer()
+
+
+@scene
+async def test_more_than_a_body_after_its_head(stage: Stage, site: Site, client: Client) -> None:
+    text = request()
+    end = text.index(b"\r\n\r\n") + 4
+    client.send(text[:end])
+    await stage.until(lambda: bool(site.connections[0]._started))
+    client.send(text[end:] + GET)
+    async with working(stage):
+        assert GOOD in await client.answer()
+        assert b"model_version_status" in await client.answer()
+    assert site.asked == 2
+
+
+@scene
+async def test_a_client_that_goes_before_its_body(stage: Stage, site: Site, client: Client) -> None:
+    client.send(request()[:-4])
+    await stage.until(lambda: bool(site.connections[0]._started))
+    await client.close()
+    await asyncio.sleep(2 * connection._MORE_S)
+    assert site.asked == 0
 
 
 # ---- however it ends
