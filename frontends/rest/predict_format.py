@@ -158,12 +158,15 @@ def _is_bare_binary(value: Any, types: Mapping[str, str]) -> bool:
 def write_answer(outputs: Mapping[str, OutputTensor], rows: bool) -> bytes:
     """The body of a successful answer. Raises InvalidArgumentError where the outputs cannot be split into rows."""
     arrays = {name: printable(output, name) for name, output in outputs.items()}
-    if not rows:
-        return write({"outputs": next(iter(arrays.values())) if len(arrays) == 1 else arrays})
-    count = _count_rows(arrays)
     if len(arrays) == 1:
-        return write({"predictions": next(iter(arrays.values()))})
-    return write({"predictions": _rows(arrays, range(count))})
+        array = next(iter(arrays.values()))
+        if not rows:
+            return write({"outputs": array})
+        if array.ndim:
+            return write({"predictions": array})
+    elif not rows:
+        return write({"outputs": arrays})
+    return write({"predictions": _rows(arrays, range(_count_rows(arrays)))})
 
 
 def is_long_answer(outputs: Mapping[str, OutputTensor]) -> bool:
