@@ -86,6 +86,19 @@ def test_what_ends_while_a_request_is_under_way(server: Server) -> None:
     assert "Traceback" not in server.log()
 
 
+def test_the_server_ends_in_time_whatever_runs(tmp_path: Path) -> None:
+    path = models.echo(tmp_path / "models", shape=(1, 3), run_seconds=1.5)
+    with Server(tmp_path, path, rest_workers=1) as server:
+        client = Client(server)
+        with contextlib.closing(client.socket):
+            client.begin()
+            os.killpg(server.process.pid, signal.SIGTERM)
+            assert server.wait_ended() == 0
+            with contextlib.suppress(ConnectionError):
+                assert client.socket.recv(1) == b"", "no answer that was not given"
+    assert "Traceback" not in server.log()
+
+
 def test_python_clients_get_the_same(server: Server) -> None:
     """http.client sends a body apart from its head."""
     with RestClient(server.rest_port) as web:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,11 +28,12 @@ from common.config import ServerConfig
 from common.errors import Code, WireError
 from common.messages import Cancel, Completed, OutputResult, Released, Stale, Submit
 from common.tensors import Signature, TensorSpec
+from frontends.memory import ARENA
 from frontends.rest import connection, heads
 from frontends.rest.app import create_app
 from frontends.rest.lifespan import LifespanApp
 from frontends.rest.quick_predict import QuickPredict
-from tests.unit.frontends.scripted_broker import Stage, catalogue, on_stage, status
+from tests.unit.frontends.scripted_broker import ARENA_BYTES, Stage, catalogue, on_stage, status
 
 X = TensorSpec("x", "float32", (1, 3))
 PLAIN = Signature((X,), (TensorSpec("y", "float32", (1, 3)),))
@@ -611,3 +613,82 @@ async def test_the_timer_of_idle_connections(stage: Stage, site: Site, client: C
     one._answered_at -= 61
     one._keepalive_timeout()
     assert await client.ends()
+
+
+@scene
+async def test_a_client_that_does_not_read(stage: Stage, site: Site, client: Client) -> None:
+    """It is gunicorn that waits until it does."""
+    one = site.connections[0]
+    one.pause_writing()
+    async with working(stage):
+        assert GOOD in await client.ask(request())
+        assert site.asked == 1
+        one.resume_writing()
+        await stage.until(lambda: one._awaiting_request)
+        assert GOOD in await client.ask(request())
+    assert site.asked == 1
+
+
+@scene
+async def test_a_worker_that_has_answered_enough(stage: Stage, site: Site, client: Client) -> None:
+    site.worker.max_requests = site.worker.nr + 2
+    async with working(stage):
+        assert b"Connection: close" not in await client.ask(request())
+        last = await client.ask(request())
+    assert GOOD in last
+    assert b"\r\nConnection: close\r\n" in last
+    assert await client.ends()
+    assert not site.worker.alive
+
+
+@scene
+async def test_places_are_kept_and_made_anew(stage: Stage, site: Site, client: Client) -> None:
+    offsets = set()
+    for _ in range(3):
+        client.send(request())
+        submit = await stage.broker.next(Submit)
+        offsets.add(submit.inputs[0].offset)
+        answer(stage, submit)
+        assert GOOD in await client.answer()
+    assert len(offsets) == 1
+    assert stage.memory.kept > 0
+    stage.dataplane._plans.clear()
+    async with working(stage):
+        assert GOOD in await client.ask(request())
+    assert site.asked == 0
+
+
+@scene
+async def test_no_room_in_the_arena(stage: Stage, site: Site, client: Client) -> None:
+    whole = stage.memory.allocate(ARENA_BYTES)
+    assert whole is not None
+    client.send(request())
+    submit = await stage.broker.next(Submit)
+    assert submit.segment != ARENA
+    assert site.asked == 1
+    stage.broker.say(Completed(submit.id, (), WireError(Code.UNAVAILABLE, "later")))
+    assert b" 503 " in await client.answer()
+    stage.memory.free(whole)
+
+
+def test_at_debug_each_request_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(stage: Stage) -> None:
+        await linked(stage)
+        async with working(stage):
+            await exchange(stage, True, [request()] * 5)
+
+    with caplog.at_level(logging.DEBUG, "frontends"):
+        on_stage(scenario)(tmp_path)
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+    assert len([line for line in lines if line.startswith("model m version 1: deserialization")]) == 5
+
+
+def test_a_server_of_cross_origin_pages_has_no_quick_way(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        await linked(stage)
+        async with working(stage):
+            answers, asked = await exchange(stage, True, [request()] * 5, rest_cors_origins=("*",))
+        assert asked == 5
+        assert b"Access-Control-Allow-Origin" not in answers[4], "there was no Origin"
+
+    on_stage(scenario)(tmp_path)
