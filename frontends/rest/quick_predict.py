@@ -28,8 +28,11 @@ from frontends.rest.tensorflow_serving import selector_of, write_prediction
 _MAX_FORMS = 16
 """Of a head."""
 
-_MEANINGFUL = frozenset((b"expect", b"content-encoding", b"transfer-encoding", b"upgrade", b"forwarded"))
-"""Headers with which a request is more than a head and a body, beside those of proxies (see _is_plain)."""
+_MEANINGFUL = frozenset((b"expect", b"content-encoding", b"transfer-encoding", b"upgrade"))
+"""Headers with which a request is more than a head and a body."""
+
+_SCHEMES = frozenset((b"x-forwarded-proto", b"x-forwarded-protocol", b"x-forwarded-ssl"))
+"""Headers of proxies that must not contradict each other, if the peer is one that gunicorn trusts."""
 
 
 class Way(Enum):
@@ -168,8 +171,10 @@ def _is_plain(request: CallbackRequest) -> bool:
         return False
     if request.should_close() or request.may_upgrade():
         return False
+    schemes = 0
     for name, _ in request.headers_bytes:
-        # gunicorn judges what proxies add, and names with underscores, by who the peer is.
-        if name in _MEANINGFUL or name.startswith(b"x-forwarded") or b"_" in name:
+        # What gunicorn makes of an underscore depends on who the peer is.
+        if name in _MEANINGFUL or b"_" in name:
             return False
-    return True
+        schemes += name in _SCHEMES
+    return schemes <= 1
