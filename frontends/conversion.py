@@ -58,7 +58,9 @@ def copy_into(source: np.ndarray, source_dtype: str, target: np.ndarray, target_
     if source_dtype == target_dtype:
         np.copyto(target, source)
         return
-    with np.errstate(all="ignore"):
-        np.copyto(
-            target.view(_numpy_type(target_dtype)), source.view(_numpy_type(source_dtype)), casting="unsafe"
-        )
+    _cast(source.view(_numpy_type(source_dtype)), target.view(_numpy_type(target_dtype)))
+
+
+@np.errstate(all="ignore")
+def _cast(source: np.ndarray, target: np.ndarray) -> None:
+    np.copyto(target, source, casting="unsafe")
