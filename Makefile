@@ -34,7 +34,10 @@ UV_COMPILE := uv pip compile --quiet --no-python-downloads --universal --python-
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
+# One thing after the other, but for what `make test` starts together.
+ifndef TOGETHER
 .NOTPARALLEL:
+endif
 .DEFAULT_GOAL := help
 .PHONY: help install dev compile run test test-deep test-api fuzz lint format schema lock perf perf-quick flame bench image image-check clean clean-compiled
 
@@ -55,7 +58,9 @@ compile: $(COMPILED) ## compile the hot modules with mypyc, for speed (wants a C
 run: install ## serve the demo model, gRPC on GRPC_PORT (9000), REST on REST_PORT (8000)
 	@exec $(BIN)/python -m examples.digits.demo --port $(GRPC_PORT) --rest_port $(REST_PORT)
 
-test: lint compile ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
+# mypy keeps one core busy, and so does mypyc.
+test: dev ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
+	@$(MAKE) TOGETHER=1 --jobs=2 --output-sync=target lint compile
 	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(ARGS)
 	@$(BIN)/python -m pytest --quiet --compiled $(HOT_TESTS)
 
@@ -136,7 +141,7 @@ $(VENV)/runtime.stamp: requirements/runtime.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/runtime.stamp
 	@echo "Installing the development packages into $(VENV) ..."
-	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.lock
+	@$(PIP_INSTALL) --no-deps --require-hashes --no-compile -r requirements/dev.lock
 	@touch $@
 
 # Without a C compiler everything is interpreted, which is slower and else the same; what was compiled before goes first, for
