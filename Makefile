@@ -26,6 +26,9 @@ PACKAGES := broker common frontends workers
 SOURCES := $(shell find $(PACKAGES) -name '*.py')
 COMPILED_FILES := find $(PACKAGES) $(wildcard ie_serving__mypyc.*) -name '*.so'
 
+# Bytecode is kept, also where the environment says otherwise: tests start hundreds of processes, each of which would
+# compile the same sources.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Nothing but what the resolver must not decide: no addresses in the files, wheels for every supported Python.
 UV_COMPILE := uv pip compile --quiet --no-python-downloads --universal --python-version 3.10 --generate-hashes \
@@ -61,8 +64,8 @@ run: install ## serve the demo model, gRPC on GRPC_PORT (9000), REST on REST_POR
 # mypy keeps one core busy, and so does mypyc.
 test: dev ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
 	@$(MAKE) TOGETHER=1 --jobs=2 --output-sync=target lint compile
-	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(ARGS)
-	@$(BIN)/python -m pytest --quiet --compiled $(HOT_TESTS)
+	@$(PYTEST) --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(ARGS)
+	@$(PYTEST) --quiet --compiled $(HOT_TESTS)
 
 test-deep: dev ## the slow suites: simulated failures, changing versions, bytes of any kind, messages of 1 GiB
 	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/unit/broker/test_simulated_failures.py $(ARGS)
