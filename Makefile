@@ -26,6 +26,9 @@ PACKAGES := broker common frontends workers
 SOURCES := $(shell find $(PACKAGES) -name '*.py')
 COMPILED_FILES := find $(PACKAGES) $(wildcard ie_serving__mypyc.*) -name '*.so'
 
+# Bytecode is kept, also where the environment says otherwise: tests start hundreds of processes, each of which would
+# compile the same sources.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Nothing but what the resolver must not decide: no addresses in the files, wheels for every supported Python.
 UV_COMPILE := uv pip compile --quiet --no-python-downloads --universal --python-version 3.10 --generate-hashes \
@@ -34,7 +37,10 @@ UV_COMPILE := uv pip compile --quiet --no-python-downloads --universal --python-
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
+# One thing after the other, but for what `make test` starts together.
+ifndef TOGETHER
 .NOTPARALLEL:
+endif
 .DEFAULT_GOAL := help
 .PHONY: help install dev compile run test test-deep test-api fuzz lint format schema lock perf perf-quick flame bench image image-check clean clean-compiled
 
@@ -55,9 +61,11 @@ compile: $(COMPILED) ## compile the hot modules with mypyc, for speed (wants a C
 run: install ## serve the demo model, gRPC on GRPC_PORT (9000), REST on REST_PORT (8000)
 	@exec $(BIN)/python -m examples.digits.demo --port $(GRPC_PORT) --rest_port $(REST_PORT)
 
-test: lint compile ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
-	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(ARGS)
-	@$(BIN)/python -m pytest --quiet --compiled $(HOT_TESTS)
+# mypy keeps one core busy, and so does mypyc.
+test: dev ## lint, then all tests (ARGS="-m 'not e2e'" and the like go to pytest)
+	@$(MAKE) TOGETHER=1 --jobs=2 --output-sync=target lint compile
+	@$(PYTEST) --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(ARGS)
+	@$(PYTEST) --quiet --compiled $(HOT_TESTS)
 
 test-deep: dev ## the slow suites: simulated failures, changing versions, bytes of any kind, messages of 1 GiB
 	@$(BIN)/python -m pytest --hypothesis-profile=deep tests/unit/broker/test_simulated_failures.py $(ARGS)
@@ -136,7 +144,7 @@ $(VENV)/runtime.stamp: requirements/runtime.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/runtime.stamp
 	@echo "Installing the development packages into $(VENV) ..."
-	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.lock
+	@$(PIP_INSTALL) --no-deps --require-hashes --no-compile -r requirements/dev.lock
 	@touch $@
 
 # Without a C compiler everything is interpreted, which is slower and else the same; what was compiled before goes first, for

@@ -7,7 +7,8 @@ from broker.reconfiguration import MAX_WAITING, RECONFIGURE_NS, merged, pool_siz
 from common.config import BatchingParameters, DeviceConfig, ModelConfig, ServerConfig, VersionPolicy
 from common.errors import Code, WireError
 from common.messages import Completed, Reconfigured, VersionId
-from tests.unit.broker.simulation import SECOND, World, settled
+from tests.unit.broker.simulated_peers import SECOND
+from tests.unit.broker.simulation import World, settled
 
 WARNING, ERROR = 30, 40
 A, B, C = (ModelConfig(name, f"/models/{name}") for name in "abc")

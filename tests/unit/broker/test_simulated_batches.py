@@ -6,7 +6,8 @@ from broker.commands import Configuration
 from common.config import BatchingParameters, ModelConfig
 from common.errors import Code
 from common.messages import Completed, VersionId
-from tests.unit.broker.simulation import SECOND, SimWorker, World, settled
+from tests.unit.broker.simulated_peers import SECOND, SimWorker
+from tests.unit.broker.simulation import World, settled
 
 A = VersionId("a", 1)
 

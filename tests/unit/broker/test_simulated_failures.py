@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from common.config import BatchingParameters
 from common.errors import Code
 from common.messages import Completed, RequestKey, Stale, VersionId
-from tests.unit.broker.simulation import SECOND, SimFrontend, World, settled
+from tests.unit.broker.simulated_peers import SECOND, SimFrontend
+from tests.unit.broker.simulation import World, settled
 
 MODELS = ("a", "b")
 BATCHING: tuple[dict[str, BatchingParameters], ...] = (

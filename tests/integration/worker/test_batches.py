@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from openvino import opset13 as op
 
-from common import config
 from common.config import BatchingParameters
 from common.errors import Code
 from common.messages import ArenaGone, BatchFailed, ExecuteBatch, RestartLink, Unload, Unloaded
@@ -20,21 +19,6 @@ from workers.fake_engine import ECHO, FAIL, HANG, SLEEP
 
 pytestmark = pytest.mark.integration
 BATCHING = BatchingParameters(8)
-
-
-@pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
-    path = tmp_path / "run"
-    path.mkdir()
-    config.save(config.ServerConfig(models=(), run_dir=str(path), log_level="DEBUG"))
-    return path
-
-
-@pytest.fixture
-def broker(run_dir: Path) -> Iterator[Broker]:
-    broker = Broker(run_dir)
-    yield broker
-    broker.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from openvino import opset13 as op
 
-from common import config
 from common.errors import Code
 from common.messages import (
     ArenaGone,
@@ -32,44 +30,6 @@ from tests.unit.workers.models import fake, fake_copies, model_config, named, pa
 
 pytestmark = pytest.mark.integration
 SLOW_S = 1.0
-
-
-@pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
-    path = tmp_path / "run"
-    path.mkdir()
-    config.save(config.ServerConfig(models=(), run_dir=str(path), log_level="DEBUG"))
-    return path
-
-
-@pytest.fixture
-def broker(run_dir: Path) -> Iterator[Broker]:
-    broker = Broker(run_dir)
-    yield broker
-    broker.close()
-
-
-@pytest.fixture
-def frontend(run_dir: Path) -> Iterator[Frontend]:
-    frontend = Frontend(run_dir, "grpc-0.1")
-    yield frontend
-    frontend.close()
-
-
-@pytest.fixture
-def fake_worker(run_dir: Path, broker: Broker) -> Iterator[Worker]:
-    worker = Worker(run_dir, "FAKE")
-    broker.hello()
-    yield worker
-    worker.stop()
-
-
-@pytest.fixture
-def cpu_worker(run_dir: Path, broker: Broker) -> Iterator[Worker]:
-    worker = Worker(run_dir, "CPU")
-    broker.hello()
-    yield worker
-    worker.stop()
 
 
 def shaped(path: Path, **behaviour: Any) -> Path:
