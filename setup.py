@@ -39,6 +39,7 @@ HOT = (
     "frontends/conversion.py",
     "frontends/dataplane.py",
     "frontends/forms.py",
+    "frontends/gathering.py",
     "frontends/grpc/http2/*.py",
     "frontends/grpc/native/*.py",
     "frontends/grpc/predict_reader.py",

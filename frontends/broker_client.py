@@ -1,6 +1,7 @@
 """A frontend's side of the broker link, on asyncio: submits, answers, and everything that a broker's death brings.
 
-Sends are gathered and go out once for each round of the event loop. ZeroMQ's descriptor is edge-triggered, so after
+Sends are gathered and go out once for each round of the event loop, or for several that follow each other closely
+(`frontends.gathering`). ZeroMQ's descriptor is edge-triggered, so after
 every send the queue is looked at again, and a timer looks whatever the descriptor says: often while an answer is due,
 once a second at rest.
 """
@@ -40,6 +41,7 @@ from common.session import LinkDown, LinkUp
 from common.transport import Transport
 from frontends.admission import Admission
 from frontends.catalogue import CatalogueView
+from frontends.gathering import Gathering
 from frontends.interface import Reconfiguration
 from frontends.ledger import Ledger
 from frontends.loop_watch import LoopWatch
@@ -80,6 +82,7 @@ class BrokerClient:
         self._reconfigurations = Reconfigurations()
         self._outgoing: list[Message] = []
         self._flush_due: asyncio.Handle | None = None
+        self._gathering = Gathering()
         self._listening = False
         self.catalogue: CatalogueView | None = None
         """The last one that came; None before the first."""
@@ -207,16 +210,23 @@ class BrokerClient:
         return FrontendHello(self.name, self._process, self._kind, self._listening, requests, abandoned)
 
     def _post(self, message: Message) -> None:
-        """Have a message sent, with all others of this round of the loop."""
+        """Have a message sent, with all others of this round of the loop, and perhaps of the next ones."""
         self._outgoing.append(message)
         if self._flush_due is None:
-            self._flush_due = self.loop.call_soon(self._flush)
+            self._flush_due = self.loop.call_soon(self._gather)
+
+    def _gather(self) -> None:
+        if self._gathering.waits(len(self._outgoing), time.monotonic_ns()):
+            self._flush_due = self.loop.call_soon(self._gather)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         if self._flush_due is not None:
             self._flush_due.cancel()
             self._flush_due = None
         outgoing, self._outgoing = self._outgoing, []
+        self._gathering.sent(len(outgoing))
         if not outgoing or not self._link.linked:
             # What was to be said is in the ledger, and so in the next Hello, or said when the link is there.
             return
