@@ -1,6 +1,7 @@
 """A request as the broker client knows it, and the ways in which it ends."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,10 @@ from frontends.ledger import Entry
 from frontends.memory import Block
 from frontends.plans import Place
 from frontends.recipes import Recipe
+
+_logger = logging.getLogger("frontends")
+
+_SURPRISE = "a request's end was not taken as it should be; other requests go on"
 
 
 class StaleVersionError(Exception):
@@ -121,10 +126,16 @@ class RecipeRequest(Request):
         """See Request."""
         owner, self.owner = self.owner, None
         assert owner is not None
-        owner.answered(self, completed)
+        try:
+            owner.answered(self, completed)
+        except Exception:
+            _logger.exception("%s", _SURPRISE)
 
     def failed(self, error: Exception) -> None:
         """See Request."""
         owner, self.owner = self.owner, None
         assert owner is not None
-        owner.failed(self, error)
+        try:
+            owner.failed(self, error)
+        except Exception:
+            _logger.exception("%s", _SURPRISE)

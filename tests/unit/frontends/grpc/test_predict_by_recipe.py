@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,7 @@ from frontends.grpc.tensorflow_protos import predict_pb2
 from frontends.grpc.tensorflow_serving import IN_PLACE_BYTES, TensorFlowServing
 from frontends.grpc.wire import DATA_TYPES, shape_proto
 from frontends.memory import ARENA
+from frontends.requests import RecipeRequest
 from tests.unit.frontends.grpc.calling import FakeCall
 from tests.unit.frontends.scripted_broker import ARENA_BYTES, Stage, catalogue, on_stage, status
 
@@ -451,6 +453,45 @@ async def test_the_clients_deadline_is_kept(stage: Stage) -> None:
     assert time.monotonic_ns() >= deadline
     stage.broker.say(Released(submit.id))
     await stage.until(lambda: stage.memory.used == 0)
+
+
+class _Careless:
+    """An owner that raises when it is told of the end, which it must not."""
+
+    def answered(self, request: RecipeRequest, completed: Completed) -> None:
+        """See Owner."""
+        raise AssertionError("careless")
+
+    def failed(self, request: RecipeRequest, error: Exception) -> None:
+        """See Owner."""
+        raise AssertionError("careless")
+
+
+@pytest.mark.parametrize("error", [None, WireError(Code.INTERNAL, "no")])
+def test_an_owner_that_raises_harms_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: WireError | None
+) -> None:
+    # pytest's own handlers keep the error, its frames, and by them the request's memory.
+    logged = io.StringIO()
+    logger = logging.getLogger("frontends")
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [logging.StreamHandler(logged)])
+
+    async def scenario(stage: Stage) -> None:
+        rim = await begun(stage)
+        await rim.learn(message_of(x=X), X)
+        message, now = message_of(x=X), time.monotonic_ns()
+        assert stage.dataplane.begin(rim.form(message), memoryview(message), _Careless(), now, now + 10**10)
+        other = rim.ask(message)
+        submits = [await stage.broker.next(Submit), await stage.broker.next(Submit)]
+        # Both in the same round.
+        stage.broker.say(Completed(submits[0].id, (OutputResult(X.shape),), error))
+        rim.answer(submits[1], X)
+        assert outputs_of(await other)
+        assert not stage.client.ledger.entries
+        assert "careless" in logged.getvalue()
+
+    on_stage(scenario)(tmp_path)
 
 
 # ---- places
