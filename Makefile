@@ -16,7 +16,8 @@ IMAGE_ARGS ?=
 # make test, make perf: further arguments for pytest or perf
 ARGS ?=
 # make test: unit tests that are run a second time, of the compiled modules
-HOT_TESTS := tests/unit/frontends/grpc tests/unit/broker/test_simulated_failures.py
+HOT_TESTS := tests/unit/frontends/grpc $(wildcard tests/unit/frontends/rest/test_connection_*.py) \
+	tests/unit/broker/test_simulated_failures.py
 # make test: files of tests that run at the same time
 TEST_PROCESSES ?= 2
 
