@@ -117,6 +117,17 @@ class RecipeDataplane(DataplaneInterface, Protocol):
         """The answer in the general form. The block is the prediction's. Raises ServingError."""
         ...
 
+    async def predict_after(
+        self,
+        generation: int,
+        selector: Selector,
+        build: BuildInputs,
+        deadline_ns: int,
+        outputs: frozenset[str] = frozenset(),
+    ) -> Prediction:
+        """As `predict`, for what was begun by a catalogue older than `generation`: that one is waited for."""
+        ...
+
     def put_back(self, request: RecipeRequest) -> None:
         """The request's block is used no more."""
         ...
@@ -137,15 +148,4 @@ class FormDataplane(RecipeDataplane, Protocol):
         The owner is told of the end, unless it gives the request up before, by `give_up`. Both times are
         CLOCK_MONOTONIC. Raises ResourceExhaustedError, UnavailableError.
         """
-        ...
-
-    async def predict_after(
-        self,
-        generation: int,
-        selector: Selector,
-        build: BuildInputs,
-        deadline_ns: int,
-        outputs: frozenset[str] = frozenset(),
-    ) -> Prediction:
-        """As `predict`, for what was begun by a catalogue older than `generation`: that one is waited for."""
         ...

@@ -38,7 +38,7 @@ class Handover(NamedTuple):
     arrived: int
     """When it came, by CLOCK_MONOTONIC [ns]."""
     outcome: bytes | Exception | None
-    """See Body.outcome. Of None, nothing: it begins anew."""
+    """See Body.outcome. Of a StaleVersionError, nothing: it begins anew, by a later catalogue."""
 
 
 _STAND_IN = {"type": "http.request", "body": b"", "more_body": True}

@@ -119,6 +119,14 @@ class Connection(_Base):  # type: ignore[misc]
             self._resume_reading()
             self.data_received(data)
 
+    def _resume_reading(self) -> None:
+        """Called by gunicorn after each request, also while it holds all that it wants to hold of the next ones.
+
+        A client that sends on and never reads would have it take in, and copy, more with each.
+        """
+        if not self._is_buffer_full():
+            super()._resume_reading()
+
     # ---- out
 
     def answered(self, request: RecipeRequest, completed: Completed) -> None:
@@ -141,9 +149,7 @@ class Connection(_Base):  # type: ignore[misc]
         """See Owner."""
         if isinstance(error, StaleVersionError) and self._begun is not None:
             self._begun.put_back()
-            self._hand_over(None)
-        else:
-            self._hand_over(error)
+        self._hand_over(error)
 
     async def _write(self, prediction: Prediction, begun: Begun) -> None:
         try:

@@ -12,8 +12,10 @@ from falcon import asgi
 from common.config import ServerConfig
 from common.errors import NotFoundError
 from common.tensors import Signature
+from frontends.forms import RecipeDataplane
 from frontends.inference import check_classifiable, check_regressable, classify, read_examples, regress
 from frontends.interface import DataplaneInterface, InputTensor, Prediction, Selector, Served
+from frontends.requests import StaleVersionError
 from frontends.rest.body import Body, body_of
 from frontends.rest.content import Content, join
 from frontends.rest.examples_format import ExamplesBody, classes_pieces, read_examples_body, values_pieces
@@ -117,7 +119,7 @@ class _Reading:
 class _Inference:
     """What the resources that infer have in common. The Content-Type is not looked at."""
 
-    def __init__(self, dataplane: DataplaneInterface, config: ServerConfig, offload: Offload) -> None:
+    def __init__(self, dataplane: RecipeDataplane, config: ServerConfig, offload: Offload) -> None:
         self._dataplane = dataplane
         self._timeout_ns = int(config.request_timeout_s * 1e9)
         self._offload = offload
@@ -144,7 +146,10 @@ class PredictResource(_Inference):
     async def answer(self, request: Body, target: Target) -> bytes:
         """The text of the answer. The deadline counts from the arrival of the request's head."""
         deadline_ns = (request.arrived or time.monotonic_ns()) + self._timeout_ns
-        if request.outcome is not None:
+        stale = 0
+        if isinstance(request.outcome, StaleVersionError):
+            stale, request.outcome = request.outcome.generation, None
+        elif request.outcome is not None:
             await request.read(deadline_ns)
             if isinstance(request.outcome, Exception):
                 raise request.outcome
@@ -153,7 +158,10 @@ class PredictResource(_Inference):
         text = await self._content.read(request, deadline_ns)
         body = _PredictText(text)
         build = await self._build(selector, body, len(text), deadline_ns)
-        prediction = await self._dataplane.predict(selector, build, deadline_ns)
+        if stale:
+            prediction = await self._dataplane.predict_after(stale, selector, build, deadline_ns)
+        else:
+            prediction = await self._dataplane.predict(selector, build, deadline_ns)
         return await write_prediction(prediction, body.rows)
 
 

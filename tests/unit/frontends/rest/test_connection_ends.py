@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,29 @@ async def test_a_version_that_has_left(stage: Stage, site: Site, client: Client)
     assert (second.generation, second.deadline) == (2, submit.deadline)
     answer(stage, second)
     assert GOOD in await client.answer()
+
+
+@pytest.mark.parametrize("draining", [True, False])
+def test_a_version_that_has_left_when_no_others_are_taken(tmp_path: Path, draining: bool) -> None:
+    """What was taken once is not refused later."""
+
+    async def play(stage: Stage, site: Site, client: Client) -> None:
+        client.send(request())
+        submit = await stage.broker.next(Submit)
+        if draining:
+            stage.admission.draining = True
+        else:
+            stage.admission._max_requests = 0
+        again = [status(number, signature=one) for number, one in enumerate(VERSIONS, 1)]
+        # The catalogue by which it can begin anew comes later.
+        stage.broker.say(Stale(submit.id, 2))
+        await asyncio.sleep(0.01)
+        assert not any(isinstance(one, Submit) for one in stage.broker.pending())
+        stage.broker.say(catalogue(2, *again))
+        answer(stage, await stage.broker.next(Submit))
+        assert GOOD in await client.answer()
+
+    scene(play)(tmp_path)
 
 
 @scene

@@ -85,6 +85,8 @@ async def test_not_too_much_is_read_meanwhile(stage: Stage, site: Site, client: 
     assert b"model_version_status" in first
     for _ in range(20):
         assert await client.answer() == first
+        # gunicorn has them all now, and reads on as it answers.
+        assert len(one._callback_parser._buffer) < 1 << 20
 
 
 @scene
