@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,7 +34,7 @@ class Answer:
     timing: Timing
 
 
-class Request(Entry):
+class Request(Entry, ABC):
     """In the ledger, with its block. Its end is told once: it was answered, or it failed."""
 
     __slots__ = ("block", "frames", "timer")
@@ -46,17 +47,17 @@ class Request(Entry):
         self.frames: tuple[bytes, ...] = ()
         """Those that the answer came with."""
 
+    @abstractmethod
     def ended(self) -> bool:
         """Whether the end was told, or nobody wants to know it any more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answered(self, completed: Completed) -> None:
         """The answer is in the block, which is with it whoever's that waited."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failed(self, error: Exception) -> None:
         """There is no answer. Only with StaleVersionError the block is with it whoever's that waited."""
-        raise NotImplementedError
 
 
 class AwaitedRequest(Request):

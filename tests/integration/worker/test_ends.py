@@ -43,6 +43,7 @@ def test_worker_ends_with_its_parent(run_dir: Path, broker: Broker) -> None:
     parent.kill()
     parent.communicate()
     broker.until(lambda: start_ticks(process.pid) != process.start_ticks)
+    assert start_ticks(process.pid) != process.start_ticks
 
 
 def test_frontend_ends_while_its_requests_run_and_wait(
@@ -66,14 +67,19 @@ def test_frontend_ends_while_its_requests_run_and_wait(
     broker.until(lambda: fake_worker.maps() == fake_worker.descriptors() == 1)
 
 
-def test_broker_ends_while_a_request_runs(
-    run_dir: Path, frontend: Frontend, broker: Broker, tmp_path: Path
-) -> None:
-    """A child process stands for the first broker, so that it can end."""
+def _stand_in_for(broker: Broker) -> "subprocess.Popen[bytes]":
+    """A child process that the worker takes for the broker's, so that it can end."""
     stand_in = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     ticks = start_ticks(stand_in.pid)
     assert ticks is not None
     broker.process = ProcessId(stand_in.pid, ticks)
+    return stand_in
+
+
+def test_broker_ends_while_a_request_runs(
+    run_dir: Path, frontend: Frontend, broker: Broker, tmp_path: Path
+) -> None:
+    stand_in = _stand_in_for(broker)
     worker = Worker(run_dir, "FAKE")
     first = broker.hello()
     assert (first.loaded, first.running, first.arenas) == ((), (), ())
@@ -109,10 +115,7 @@ def test_broker_ends_while_a_request_runs(
 def test_answer_finished_without_a_broker_is_kept(
     run_dir: Path, frontend: Frontend, broker: Broker, tmp_path: Path
 ) -> None:
-    stand_in = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    ticks = start_ticks(stand_in.pid)
-    assert ticks is not None
-    broker.process = ProcessId(stand_in.pid, ticks)
+    stand_in = _stand_in_for(broker)
     worker = Worker(run_dir, "FAKE")
     broker.hello()
     signature = broker.load(commanded(tmp_path / "1")).loaded.signature
@@ -145,7 +148,8 @@ def test_worker_without_a_broker_keeps_trying(run_dir: Path) -> None:
     time.sleep(1.2)  # two Hellos go unheard
     broker = Broker(run_dir)
     try:
-        broker.hello()
+        hello = broker.hello()
+        assert (hello.slot, hello.process.pid) == ("FAKE-0", worker.process.pid)
     finally:
         worker.stop()
         broker.close()

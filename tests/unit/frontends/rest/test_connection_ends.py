@@ -44,6 +44,8 @@ async def test_a_client_that_goes_while_its_request_is_on_the_way(
     submit = await stage.broker.next(Submit)
     await client.close()
     answer(stage, submit)
+    await stage.until(lambda: not stage.client.ledger.entries)
+    assert site.asked == 0, "nobody is there to be answered"
 
 
 @scene
@@ -55,6 +57,7 @@ async def test_a_client_that_goes_before_its_error_is_written(
     stage.expire(submit)
     site.connections[0].transport.abort()
     await client.close()
+    assert stage.memory.used, "a worker may still write there"
     stage.broker.say(Released(submit.id))
 
 
