@@ -9,6 +9,8 @@ import openvino as ov
 from openvino import opset13 as op
 
 from common.config import ModelConfig
+from workers.openvino_engine import OpenVinoEngine
+from workers.openvino_model import OpenVinoModel
 
 TYPES = {
     "bool": "boolean",
@@ -79,3 +81,16 @@ def fake(path: Path, inputs: Tensors, outputs: Tensors, **behaviour: Any) -> Pat
     (path / "model.xml").write_text("fake")
     (path / "model.bin").write_text(json.dumps({"inputs": inputs, "outputs": outputs, **behaviour}))
     return path
+
+
+def load_static(engine: OpenVinoEngine, path: Path, config: ModelConfig) -> OpenVinoModel:
+    """For a version of which requests do not bring their shapes."""
+    model = engine.load(path, config)
+    assert isinstance(model, OpenVinoModel)
+    return model
+
+
+def relu(path: Path, shape: tuple[int, ...] = (2, 3)) -> Path:
+    """What is above zero, of `x`."""
+    x = parameter("x", "float32", shape)
+    return save(path, [named(op.relu(x), "y")], [x])
