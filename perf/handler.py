@@ -28,7 +28,7 @@ from frontends.admission import Admission
 from frontends.broker_client import BrokerClient
 from frontends.catalogue import CatalogueView
 from frontends.dataplane import Dataplane
-from frontends.grpc.calls import Begun, Outcome
+from frontends.grpc.calls import Outcome
 from frontends.grpc.predict_reader import PredictReader
 from frontends.grpc.predict_wire import elements_offset, walk
 from frontends.grpc.tensorflow_protos import predict_pb2
@@ -152,10 +152,10 @@ async def _handling(message: bytes, shape: tuple[int, ...], rounds: int, *, in_p
 
 def _handle(handler: TensorFlowServing, message: memoryview, call: _Call) -> asyncio.Task[Any] | None:
     """As the server's own transport does: without a task, if it is small and that is possible."""
-    begun: Begun | None = None
     if len(message) < _IN_PLACE_BYTES:
-        begun = handler.begin_predict(message, call, _ended)
-    return asyncio.create_task(handler.predict(message, call)) if begun is None else None
+        handler.begin_predict(message, call, _ended)
+        return None
+    return asyncio.create_task(handler.predict(message, call))
 
 
 def _ended(_call: _Call, outcome: Outcome) -> None:

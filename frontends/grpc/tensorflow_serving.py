@@ -80,16 +80,20 @@ class TensorFlowServing:
         block = call.take_block()
         return _predict_reply(await self._predict_in_place(form, message, deadline_ns, block, 0), call)
 
-    def begin_predict(self, message: memoryview, call: Call, ended: Ended) -> Begun | None:
-        """The same by a recipe, where there is one for such requests; see Unary."""
+    def begin_predict(self, message: memoryview, call: Call, ended: Ended) -> Begun:
+        """The same by a recipe, where there is one for such requests, and else in a task; see Unary.
+
+        For messages that lie in memory of their own.
+        """
         now = time.monotonic_ns()
         form = self._reader.read(message)
-        if form is None or form.signature_name not in _SIGNATURE_NAMES:
-            return None
         deadline_ns = deadline_of(now, call, self._timeout_ns)
-        predict = _RecipePredict(self, message, call, ended, form, now, deadline_ns)
-        predict.request = self._dataplane.begin(form, message, predict, now, deadline_ns)
-        return None if predict.request is None else predict
+        predict = _BegunPredict(self, message, call, ended, form, now, deadline_ns)
+        if form is not None and form.signature_name in _SIGNATURE_NAMES:
+            predict.request = self._dataplane.begin(form, message, predict, now, deadline_ns)
+        if predict.request is None:
+            predict.go_on(0)
+        return predict
 
     def answer(
         self, request: RecipeRequest, completed: Completed, form: Form, began: int, call: Call
@@ -110,13 +114,15 @@ class TensorFlowServing:
         finally:
             self._dataplane.put_back(request)
 
-    async def answer_after(
-        self, generation: int, form: Form, message: memoryview, deadline_ns: int, call: Call
+    async def answer_in_general(
+        self, form: Form | None, message: memoryview, deadline_ns: int, call: Call, stale: int
     ) -> Reply:
-        """What was begun by a catalogue older than `generation`, begun anew."""
-        return _predict_reply(
-            await self._predict_in_place(form, message, deadline_ns, None, generation), call
-        )
+        """What no recipe answers. `stale`: generation of the catalogue to wait for; 0: none."""
+        if form is None:
+            prediction = await self._predict_parsed(message, deadline_ns)
+        else:
+            prediction = await self._predict_in_place(form, message, deadline_ns, None, stale)
+        return _predict_reply(prediction, call)
 
     def put_back(self, request: RecipeRequest) -> None:
         """The request's block is used no more."""
@@ -193,8 +199,8 @@ class TensorFlowServing:
         return [response.SerializeToString()]
 
 
-class _RecipePredict:
-    """A Predict that was begun by a recipe: who is told of its end, and tells the transport."""
+class _BegunPredict:
+    """A Predict that is under way: who is told of the end of what was begun by a recipe, and tells the transport."""
 
     __slots__ = (
         "_began",
@@ -214,7 +220,7 @@ class _RecipePredict:
         message: memoryview,
         call: Call,
         ended: Ended,
-        form: Form,
+        form: Form | None,
         began: int,
         deadline_ns: int,
     ) -> None:
@@ -226,12 +232,13 @@ class _RecipePredict:
         self._began = began
         self._deadline_ns = deadline_ns
         self._task: asyncio.Task[None] | None = None
-        """Of one whose version had left."""
+        """Of one that no recipe answers, or whose version had left."""
         self.request: RecipeRequest | None = None
 
     def answered(self, request: RecipeRequest, completed: Completed) -> None:
         """See Owner."""
         outcome: Outcome
+        assert self._form is not None, "recipes are for forms"
         try:
             outcome = self._serving.answer(request, completed, self._form, self._began, self._call)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status
@@ -242,15 +249,19 @@ class _RecipePredict:
         """See Owner."""
         if isinstance(error, StaleVersionError):
             self._serving.put_back(request)
-            self._task = asyncio.get_running_loop().create_task(self._go_on(error.generation))
+            self.go_on(error.generation)
         else:
             self._ended(self._call, error)
 
-    async def _go_on(self, generation: int) -> None:
+    def go_on(self, stale: int) -> None:
+        """In the general way, in a task; see `answer_in_general`."""
+        self._task = asyncio.get_running_loop().create_task(self._answer_in_general(stale))
+
+    async def _answer_in_general(self, stale: int) -> None:
         outcome: Outcome
         try:
-            outcome = await self._serving.answer_after(
-                generation, self._form, self._message, self._deadline_ns, self._call
+            outcome = await self._serving.answer_in_general(
+                self._form, self._message, self._deadline_ns, self._call, stale
             )
         except Exception as error:  # noqa: BLE001 - see `answered`
             outcome = error
