@@ -53,7 +53,9 @@ REST_NS = 2_000_000_000
 """The wait while there is nothing of all that. It need not end at all; but a wait that cannot end by itself would make
 any wake-up that is lost the last one."""
 POLL_NS = 10_000_000
-"""Between two looks at runs in progress; see workers.engine.Model.poll."""
+"""Between two looks at runs in progress, see workers.engine.Model.poll, or as long as the last of them took: beside a
+large inference a look takes some hundred microseconds, since nothing that it needs is in the caches.
+"""
 FLUSH_NS = 500_000
 """Answers wait no longer than this for further runs on the loop to share their envelope."""
 
@@ -104,6 +106,7 @@ class Loop:
         """By the identity of the run."""
         self._answers: list[Answer] = []
         self._news: list[Message] = []
+        self._poll_ns = POLL_NS
         self._polled_at = 0
         self._idle_at = 0
 
@@ -129,7 +132,7 @@ class Loop:
     def _patience(self) -> int:
         """Nanoseconds to wait at most."""
         if self._running:
-            return POLL_NS
+            return self._poll_ns
         restless = not self._link.linked or self._memory.is_restless or not self._queue.is_empty
         return IDLE_NS if restless else REST_NS
 
@@ -138,7 +141,7 @@ class Loop:
         pidfd = self._link.pidfd
         if pidfd is not None and pidfd in ready and has_ended(pidfd):
             self._link.broker_ended(now)
-        if self._running and now - self._polled_at >= POLL_NS:
+        if self._running and now - self._polled_at >= self._poll_ns:
             self._polled_at = now
             for version in self._queue.running_versions():
                 self._loaded[version].model.poll()
@@ -353,7 +356,10 @@ class Loop:
     def _ended(self, run: Run, result: RunResult, ended: int) -> None:
         request = self._running.pop(id(run))
         run.forget()
-        self._finish(request, result, ended - run.started)
+        took = ended - run.started
+        # Ends that nobody reports are failures, and these come in series.
+        self._poll_ns = POLL_NS if result.error is not None else min(max(POLL_NS, took), IDLE_NS)
+        self._finish(request, result, took)
 
     def _finish(self, request: Execute, result: RunResult, inferring: int = 0) -> None:
         """A request that was in hand is answered; what only it needed is given back first."""

@@ -4,9 +4,11 @@ From 2023 on, everything is in the package `openvino`; in 2022 it is in `openvin
 that matter here are few, and each has a function below.
 """
 
+import ctypes
 import inspect
 import re
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -113,6 +115,21 @@ def infer_of(request: InferRequest) -> Callable[..., object]:
         return partial(request.infer, **_OPTIONS)
     bare: Callable[..., object] = _BINDING.infer.__get__(request)
     return bare
+
+
+_thread = threading.local()
+
+
+def keep_thread_state() -> None:
+    """Have Python keep the state of the calling thread, one of OpenVINO's, for as long as the process lives.
+
+    The binding makes one for each callback otherwise, and ends it after it. With it a piece of memory is mapped and
+    unmapped, and each time all cores on which OpenVINO infers at that moment are interrupted.
+    """
+    if not getattr(_thread, "is_kept", False):
+        # Never released: what the binding then finds is not its own to end.
+        ctypes.pythonapi.PyGILState_Ensure()
+        _thread.is_kept = True
 
 
 def read_whole_files(core: Core) -> None:

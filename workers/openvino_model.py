@@ -301,6 +301,7 @@ class OpenVinoModel:
 
     def _called_back(self, slot: _Slot) -> None:
         """By one of OpenVINO's threads, after an inference that went well."""
+        ov.keep_thread_state()
         run, request = slot.run, slot.request
         if run is None or request is None:
             return
