@@ -34,7 +34,7 @@ from frontends.interface import BuildInputs, InputTensor, Reconfiguration, Selec
 from frontends.memory import ARENA, Block, Memory
 from frontends.plans import Place, Plan, Plans, find_in_place
 from frontends.prediction import Prediction, frame_bytes_of, read_answer
-from frontends.recipes import Recipe, expected_results
+from frontends.recipes import InPlace, Recipe, expected_results
 from frontends.requests import Answer, Owner, RecipeRequest, StaleVersionError
 
 _logger = logging.getLogger("frontends")
@@ -43,6 +43,7 @@ _MAX_CHOICES = 5
 """Times that a request is resolved anew because its version left meanwhile."""
 
 _NOWHERE: Mapping[str, int] = {}
+_BYTES = np.dtype(np.uint8)
 
 
 class Dataplane:
@@ -98,9 +99,10 @@ class Dataplane:
         build: BuildInputs,
         deadline_ns: int,
         outputs: frozenset[str] = frozenset(),
+        body: Block | None = None,
     ) -> Coroutine[Any, Any, Prediction]:
         """See FormDataplane."""
-        return self._predict(selector, build, deadline_ns, outputs, None, generation)
+        return self._predict(selector, build, deadline_ns, outputs, body, generation)
 
     async def _predict(
         self,
@@ -152,17 +154,25 @@ class Dataplane:
                 self._memory.free(kept)
 
     def begin(
-        self, form: Form, message: memoryview, owner: Owner, now: int, deadline_ns: int
+        self,
+        form: Form,
+        message: memoryview,
+        owner: Owner,
+        now: int,
+        deadline_ns: int,
+        body: Block | None = None,
     ) -> RecipeRequest | None:
         """See FormDataplane."""
         client = self._client
         self._admission.check(len(client.ledger.entries))
+        if body is not None:
+            form = form.in_block()
         recipe = form.recipe
         if form.catalogue != client.catalogues or (recipe is not None and recipe.plan.forgotten):
-            recipe = self._note(form, message)
+            recipe = self._note(form, message, body)
         if recipe is None or _logger.isEnabledFor(logging.DEBUG):
             return None
-        place = self._plans.take(recipe.plan)
+        place = self._plans.take(recipe.plan) if body is None else self._place(recipe, message, body)
         if place is None:
             return None
         buffer, writes = place.buffer, place.writes
@@ -170,9 +180,9 @@ class Dataplane:
             for index, source in enumerate(recipe.sources):
                 buffer[writes[index]] = message[source]
         except BaseException:
-            self._plans.put_back(recipe.plan, place)
+            self._put_back(recipe, place)
             raise
-        return self._submit_place(recipe, place, owner, now, deadline_ns)
+        return self._submit_place(recipe, place, owner, now, deadline_ns, body)
 
     def begin_array(
         self, form: ArrayForm, array: np.ndarray, owner: Owner, now: int, deadline_ns: int
@@ -197,8 +207,27 @@ class Dataplane:
             raise
         return self._submit_place(recipe, place, owner, now, deadline_ns)
 
+    def _place(self, recipe: Recipe, message: memoryview, body: Block) -> Place | None:
+        """Of a request whose inputs the worker reads in the message; None where it cannot."""
+        start = body.memory.find(np.frombuffer(message, _BYTES)) if body.segment == ARENA else None
+        if start is None:
+            return None
+        offsets: dict[str, int] = {}
+        for one in recipe.in_place:
+            offset = offsets[one.name] = start + one.start
+            if offset % one.itemsize:
+                return None
+        block = self._memory.allocate(recipe.plan.size)
+        return None if block is None else recipe.plan.at(block, offsets)
+
     def _submit_place(
-        self, recipe: Recipe, place: Place, owner: Owner, now: int, deadline_ns: int
+        self,
+        recipe: Recipe,
+        place: Place,
+        owner: Owner,
+        now: int,
+        deadline_ns: int,
+        body: Block | None = None,
     ) -> RecipeRequest:
         """The inputs are in their place."""
         client, served = self._client, recipe.served
@@ -212,6 +241,8 @@ class Dataplane:
             deadline_ns,
         )
         request = RecipeRequest(submit, owner, recipe, place)
+        if body is not None:
+            request.block = _beside(place.block, body)
         client.begin(request, now)
         return request
 
@@ -221,11 +252,28 @@ class Dataplane:
         """See FormDataplane."""
         answer = Answer(completed.outputs, request.frames, completed.timing)
         times = started, request.sent_at
-        return self._answer(request.recipe.served, request.block, request.place, answer, wanted, times)
+        place = request.place
+        if request.block.beside is not None:
+            self._memory.free(request.block.beside)
+        return self._answer(request.recipe.served, place.block, place, answer, wanted, times)
 
     def put_back(self, request: RecipeRequest) -> None:
         """See FormDataplane."""
-        self._plans.put_back(request.recipe.plan, request.place)
+        body = self.take_back(request)
+        if body is not None:
+            self._memory.free(body)
+
+    def take_back(self, request: RecipeRequest) -> Block | None:
+        """See FormDataplane."""
+        self._put_back(request.recipe, request.place)
+        return request.block.beside
+
+    def _put_back(self, recipe: Recipe, place: Place) -> None:
+        # What is kept for the next request is a place for all inputs.
+        if recipe.in_place:
+            self._memory.free(place.block)
+        else:
+            self._plans.put_back(recipe.plan, place)
 
     def give_up(self, request: RecipeRequest) -> None:
         """See FormDataplane."""
@@ -248,32 +296,41 @@ class Dataplane:
             raise UnavailableError("The server is starting and does not know its models yet")
         return catalogue
 
-    def _note(self, form: Form, message: memoryview) -> Recipe | None:
+    def _note(self, form: Form, message: memoryview, body: Block | None) -> Recipe | None:
         """How requests of this form are carried out under the present catalogue."""
         if form.seen:
             form.catalogue = self._client.catalogues
-            form.recipe = self._recipe(form, message)
+            form.recipe = self._recipe(form, message, body)
         # The second one shows that there may be others.
         form.seen = True
         return form.recipe
 
-    def _recipe(self, form: Form, message: memoryview) -> Recipe | None:
+    def _recipe(self, form: Form, message: memoryview, body: Block | None) -> Recipe | None:
         try:
             served = self.choose(form.selector)
             _check_outputs(served, form.output_filter)
-            plan = self._plans.find(served, form.read_inputs(message))
+            inputs = form.read_inputs(message)
+            where = _NOWHERE if body is None else find_in_place(served.signature, inputs, body)
+            plan = self._plans.find(served, inputs, where)
         except ServingError:
             return None
         given = {one.name: one for one in form.inputs}
-        sources = []
+        sources: list[slice] = []
+        in_place: list[InPlace] = []
         for spec in served.signature.inputs:
             found = given[spec.name]
             if found.dtype != spec.dtype or spec.dtype == "bool":
                 # To be converted; of bool, any byte but 0 is true.
                 return None
-            sources.append(slice(found.start, found.stop))
+            if spec.name in where:
+                in_place.append(InPlace(spec.name, found.start, found.storage.itemsize))
+            else:
+                sources.append(slice(found.start, found.stop))
+        if body is not None and not in_place:
+            # It happens to lie where nothing can be read in place. That of others is no reason to copy them.
+            return None
         expected = expected_results(served.signature, plan.layout, form.output_filter)
-        return Recipe(served, plan, tuple(sources), expected)
+        return Recipe(served, plan, tuple(sources), expected, tuple(in_place))
 
     def _array_recipe(self, form: ArrayForm, array: np.ndarray) -> Recipe | None:
         try:

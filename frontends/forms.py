@@ -11,6 +11,7 @@ import numpy as np
 
 from common.messages import Completed
 from frontends.interface import BuildInputs, DataplaneInterface, InputTensor, Prediction, Selector
+from frontends.memory import Block
 from frontends.recipes import Recipe
 from frontends.requests import Owner, RecipeRequest
 
@@ -38,6 +39,7 @@ class Form:
     """A request but for the elements of its tensors."""
 
     __slots__ = (
+        "_in_block",
         "catalogue",
         "inputs",
         "output_filter",
@@ -68,6 +70,14 @@ class Form:
         """Number of the one by which there is a recipe, or is none."""
         self.recipe: Recipe | None = None
         """What the data plane has noted; None: requests of this form go the general way, which may be a refusal."""
+        self._in_block: Form | None = None
+
+    def in_block(self) -> "Form":
+        """The same for messages that lie in a block of shared memory: of these the data plane notes other things."""
+        form = self._in_block
+        if form is None:
+            form = self._in_block = Form(*self._read())
+        return form
 
     def __eq__(self, other: object) -> bool:
         """Whether both read messages in the same way; what was noted about them since does not count."""
@@ -75,7 +85,9 @@ class Form:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _read(self) -> tuple[object, ...]:
+    def _read(
+        self,
+    ) -> tuple[Selector, str, tuple[Input, ...], frozenset[str], tuple[tuple[int, int, bytes], ...]]:
         return (self.selector, self.signature_name, self.inputs, self.output_filter, self.rest)
 
     def read_inputs(self, message: memoryview) -> dict[str, InputTensor]:
@@ -124,12 +136,17 @@ class RecipeDataplane(DataplaneInterface, Protocol):
         build: BuildInputs,
         deadline_ns: int,
         outputs: frozenset[str] = frozenset(),
+        body: Block | None = None,
     ) -> Prediction:
         """As `predict`, for what was begun by a catalogue older than `generation`: that one is waited for."""
         ...
 
     def put_back(self, request: RecipeRequest) -> None:
-        """The request's block is used no more."""
+        """The request's block is used no more, nor is the one in which its message lies."""
+        ...
+
+    def take_back(self, request: RecipeRequest) -> Block | None:
+        """The request's block is used no more. The one in which its message lies is the caller's again, if any."""
         ...
 
     def give_up(self, request: RecipeRequest) -> None:
@@ -141,11 +158,18 @@ class FormDataplane(RecipeDataplane, Protocol):
     """What a rim that reads forms uses."""
 
     def begin(
-        self, form: Form, message: memoryview, owner: Owner, now: int, deadline_ns: int
+        self,
+        form: Form,
+        message: memoryview,
+        owner: Owner,
+        now: int,
+        deadline_ns: int,
+        body: Block | None = None,
     ) -> RecipeRequest | None:
         """Submit a request by its form's recipe; None when it is to go the general way, by `predict`.
 
-        The owner is told of the end, unless it gives the request up before, by `give_up`. Both times are
-        CLOCK_MONOTONIC. Raises ResourceExhaustedError, UnavailableError.
+        `body`: where the message lies, in shared memory; it is the request's, once there is one. The owner is told of
+        the end, unless it gives the request up before, by `give_up`. Both times are CLOCK_MONOTONIC. Raises
+        ResourceExhaustedError, UnavailableError.
         """
         ...

@@ -5,6 +5,8 @@ that such a request costs a copy, a place and a Submit; and what the broker's an
 the ordinary, so that the rim can answer by bytes that it has made before.
 """
 
+from typing import NamedTuple
+
 from common.messages import OutputResult
 from common.tensors import Signature
 from frontends.checks import Layout
@@ -15,10 +17,20 @@ MAX_EXPECTED_BYTES = 16 << 10
 """Outputs of fewer bytes together are copied whole into the answer. More is sent out of the block."""
 
 
+class InPlace(NamedTuple):
+    """An input that lies in a message in shared memory, and stays there."""
+
+    name: str
+    start: int
+    """Of its elements: bytes from the message's start."""
+    itemsize: int
+    """Bytes of an element, to a multiple of which it must lie aligned."""
+
+
 class Recipe:
     """For all requests of one form, under one catalogue."""
 
-    __slots__ = ("expected", "heads", "plan", "served", "sources")
+    __slots__ = ("expected", "heads", "in_place", "plan", "served", "sources")
 
     def __init__(
         self,
@@ -26,11 +38,14 @@ class Recipe:
         plan: Plan,
         sources: tuple[slice, ...],
         expected: tuple[OutputResult, ...] | None,
+        in_place: tuple[InPlace, ...] = (),
     ) -> None:
         self.served = served
         self.plan = plan
         self.sources = sources
-        """Where the message holds the elements of each input, in the signature's order."""
+        """Where the message holds the elements of each input that is copied, in the signature's order."""
+        self.in_place = in_place
+        """Inputs that the worker reads in the message, which lies in shared memory then; with the others none is."""
         self.expected = expected
         """The answer whose outputs are all wanted and lie in the block, each in its one shape, and are short; None:
         there is no such answer.

@@ -28,7 +28,7 @@ from frontends.admission import Admission
 from frontends.broker_client import BrokerClient
 from frontends.catalogue import CatalogueView
 from frontends.dataplane import Dataplane
-from frontends.grpc.calls import Outcome
+from frontends.grpc.calls import Ended, Outcome
 from frontends.grpc.predict_reader import PredictReader
 from frontends.grpc.predict_wire import elements_offset, walk
 from frontends.grpc.tensorflow_protos import predict_pb2
@@ -66,7 +66,12 @@ class _Call:
 
     def take_block(self) -> Block | None:
         """See Call."""
-        return self._block
+        block, self._block = self._block, None
+        return block
+
+    def give_block(self, block: Block) -> None:
+        """See Call."""
+        self._block = block
 
     def after_reply(self, release: Callable[[], None]) -> None:
         """See Call."""
@@ -134,13 +139,17 @@ async def _handling(message: bytes, shape: tuple[int, ...], rounds: int, *, in_p
             ]
             calls = [(view, _Call(block)) for view, block in received]
             began = time.process_time_ns()
-            tasks = [_handle(handler, view, call) for view, call in calls]
-            await asyncio.sleep(0)
-            _answer(client, shape)
-            for task in tasks:
-                if task is not None:
-                    await task
+            ended: list[Outcome] = []
+            for view, call in calls:
+                handler.begin_predict(view, call, _noting(ended))
+            # The first ones of a form go the general way, in tasks.
+            while len(ended) < _AT_ONCE:
+                await asyncio.sleep(0)
+                _answer(client, shape)
             spent += time.process_time_ns() - began
+            assert not any(isinstance(outcome, BaseException) for outcome in ended), (
+                "what was begun is answered"
+            )
             for _, call in calls:
                 if call.release is not None:
                     call.release()
@@ -150,16 +159,8 @@ async def _handling(message: bytes, shape: tuple[int, ...], rounds: int, *, in_p
     return best
 
 
-def _handle(handler: TensorFlowServing, message: memoryview, call: _Call) -> asyncio.Task[Any] | None:
-    """As the server's own transport does: without a task, if it is small and that is possible."""
-    if len(message) < _IN_PLACE_BYTES:
-        handler.begin_predict(message, call, _ended)
-        return None
-    return asyncio.create_task(handler.predict(message, call))
-
-
-def _ended(_call: _Call, outcome: Outcome) -> None:
-    assert not isinstance(outcome, BaseException), "what was begun is answered"
+def _noting(ends: list[Outcome]) -> Ended:
+    return lambda _, outcome: ends.append(outcome)
 
 
 def _answer(client: BrokerClient, shape: tuple[int, ...]) -> None:

@@ -42,6 +42,10 @@ class Call(Protocol):
         """
         ...
 
+    def give_block(self, block: Block) -> None:
+        """What was taken is the transport's again."""
+        ...
+
     def after_reply(self, release: Callable[[], None]) -> None:
         """Have `release` called once, when the reply's buffers are needed no longer, however the call ends."""
         ...

@@ -126,6 +126,10 @@ class _Call:
         """See Call. What grpcio hands over lies in its own memory."""
         return None
 
+    def give_block(self, block: Block) -> None:
+        """See Call. Nobody has one to give."""
+        raise AssertionError("no block was taken of this call")
+
     def after_reply(self, release: Callable[[], None]) -> None:
         """See Call."""
         self._releases.append(release)

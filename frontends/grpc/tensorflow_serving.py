@@ -90,7 +90,12 @@ class TensorFlowServing:
         deadline_ns = deadline_of(now, call, self._timeout_ns)
         predict = _BegunPredict(self, message, call, ended, form, now, deadline_ns)
         if form is not None and form.signature_name in _SIGNATURE_NAMES:
-            predict.request = self._dataplane.begin(form, message, predict, now, deadline_ns)
+            body = call.take_block()
+            try:
+                predict.request = self._dataplane.begin(form, message, predict, now, deadline_ns, body)
+            finally:
+                if body is not None and predict.request is None:
+                    call.give_block(body)
         if predict.request is None:
             predict.go_on(0)
         return predict
@@ -121,12 +126,12 @@ class TensorFlowServing:
         if form is None:
             prediction = await self._predict_parsed(message, deadline_ns)
         else:
-            prediction = await self._predict_in_place(form, message, deadline_ns, None, stale)
+            prediction = await self._predict_in_place(form, message, deadline_ns, call.take_block(), stale)
         return _predict_reply(prediction, call)
 
-    def put_back(self, request: RecipeRequest) -> None:
-        """The request's block is used no more."""
-        self._dataplane.put_back(request)
+    def take_back(self, request: RecipeRequest) -> Block | None:
+        """The request's block is used no more; that of its message, if it has one, is the caller's."""
+        return self._dataplane.take_back(request)
 
     def give_up(self, request: RecipeRequest) -> None:
         """Its client has gone."""
@@ -144,7 +149,9 @@ class TensorFlowServing:
             return form.read_inputs(message)
 
         if stale:
-            return self._dataplane.predict_after(stale, form.selector, build, deadline_ns, form.output_filter)
+            return self._dataplane.predict_after(
+                stale, form.selector, build, deadline_ns, form.output_filter, block
+            )
         return self._dataplane.predict(form.selector, build, deadline_ns, form.output_filter, block)
 
     def _predict_parsed(self, message: memoryview, deadline_ns: int) -> Awaitable[Prediction]:
@@ -248,7 +255,9 @@ class _BegunPredict:
     def failed(self, request: RecipeRequest, error: Exception) -> None:
         """See Owner."""
         if isinstance(error, StaleVersionError):
-            self._serving.put_back(request)
+            body = self._serving.take_back(request)
+            if body is not None:
+                self._call.give_block(body)
             self.go_on(error.generation)
         else:
             self._ended(self._call, error)

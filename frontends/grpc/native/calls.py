@@ -98,6 +98,10 @@ class NativeCall:
         block, self.block = self.block, None
         return block
 
+    def give_block(self, block: Block) -> None:
+        """See Call."""
+        self.block = block
+
     def after_reply(self, release: Callable[[], None]) -> None:
         """See Call."""
         if self.releases is None:

@@ -110,9 +110,11 @@ class Intake:
             self._refuse(call, InvalidArgumentError("The call has one message, and more came"))
         elif not call.ended:
             self._open_window(call, size)
-        elif inbox and call.task is None:
+        elif call.task is not None or call.begun is not None:
+            pass
+        elif inbox:
             self._begin(call, inbox.popleft())
-        elif call.task is None:
+        else:
             what = "none came" if call.reader.between else "the request ended within it"
             self._refuse(call, InvalidArgumentError(f"The call has one message, and {what}"))
 

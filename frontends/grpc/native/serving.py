@@ -45,6 +45,8 @@ class Serving:
                 call.begun = begin(message, call, self._ended)
             except Exception as error:  # noqa: BLE001 - see _serve_unary
                 self._fail(call, error)
+                if call.reader is not None:
+                    self._close(call)
                 self._outlet.flush_soon()
                 return
             if call.begun is not None:
@@ -54,7 +56,11 @@ class Serving:
 
     def begin_message(self, call: NativeCall, message: Message) -> None:
         """The same where the message did not come at once, or was compressed."""
-        self._start(call, self._serve_message(call, message))
+        if message.compressed:
+            self._start(call, self._serve_message(call, message))
+            return
+        call.block, call.counted = message.block, message.counted
+        self.begin(call, message.view)
 
     def begin_stream(self, call: NativeCall) -> None:
         """Have a streaming call handled."""

@@ -190,7 +190,15 @@ class FakeDataplane:
         self.predictions.append(prediction)
         return prediction
 
-    def begin(self, form: Form, message: memoryview, owner: Owner, now: int, deadline_ns: int) -> None:
+    def begin(
+        self,
+        form: Form,
+        message: memoryview,
+        owner: Owner,
+        now: int,
+        deadline_ns: int,
+        body: Block | None = None,
+    ) -> None:
         """See FormDataplane. Everything goes the general way here."""
 
     def begin_array(
@@ -211,7 +219,12 @@ class FakeDataplane:
         build: BuildInputs,
         deadline_ns: int,
         outputs: frozenset[str] = frozenset(),
+        body: Block | None = None,
     ) -> FakePrediction:
+        """See FormDataplane."""
+        raise AssertionError("nothing was begun")
+
+    def take_back(self, request: RecipeRequest) -> Block | None:
         """See FormDataplane."""
         raise AssertionError("nothing was begun")
 

@@ -25,6 +25,10 @@ class FakeCall:
         block, self.block = self.block, None
         return block
 
+    def give_block(self, block: Block) -> None:
+        """See Call."""
+        self.block = block
+
     def after_reply(self, release: Callable[[], None]) -> None:
         """See Call."""
         self.releases.append(release)

@@ -11,6 +11,7 @@ from common.messages import Completed, OutputResult, Submit
 from common.tensors import Signature, TensorSpec
 from frontends.forms import Form
 from frontends.grpc.calls import Unary, carry_out
+from frontends.grpc.predict_wire import walk
 from frontends.grpc.tensorflow_protos import predict_pb2
 from frontends.grpc.tensorflow_serving import TensorFlowServing
 from frontends.grpc.wire import DATA_TYPES, shape_proto
@@ -40,8 +41,10 @@ def message_of(wanted: tuple[str, ...] = (), /, **inputs: np.ndarray) -> bytes:
 class Rim:
     """The handler under test, on a stage."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, *, in_block: bool = False) -> None:
+        """`in_block`: messages come in blocks of shared memory, as large ones do."""
         self.stage = stage
+        self.in_block = in_block
         self.handler = TensorFlowServing(stage.dataplane, 60.0)
         predict = self.handler.methods()["/tensorflow.serving.PredictionService/Predict"]
         assert isinstance(predict, Unary)
@@ -51,15 +54,30 @@ class Rim:
         return asyncio.create_task(self._call(message, FakeCall(deadline_ns)))
 
     async def _call(self, message: bytes, call: FakeCall) -> bytes:
+        view = self.received(message, call) if self.in_block else memoryview(message)
         try:
-            return b"".join(await carry_out(self.predict, memoryview(message), call))
+            return b"".join(await carry_out(self.predict, view, call))
         finally:
             call.finish()
+            block = call.take_block()
+            if block is not None:
+                self.stage.memory.free(block)
+
+    def received(self, message: bytes, call: FakeCall, shift: int = 0) -> memoryview:
+        """The message in a block of the arena, the first input aligned, or `shift` bytes from that."""
+        call.block = block = self.stage.memory.allocate(len(message) + 128)
+        assert block is not None
+        form = walk(memoryview(message))
+        aligned = form.inputs[0].start if form is not None and form.inputs else 0
+        start = block.offset - aligned % 64 + 64 + shift
+        view = block.memory.view(start, (len(message),), np.dtype(np.uint8)).data
+        view[:] = message
+        return view
 
     def form(self, message: bytes) -> Form:
         form = self.handler._reader.read(memoryview(message))
         assert form is not None
-        return form
+        return form.in_block() if self.in_block else form
 
     def seen(self, submit: Submit, number: int, dtype: type) -> np.ndarray:
         """An input as a worker sees it."""
@@ -91,9 +109,9 @@ class Rim:
         return first
 
 
-async def begun(stage: Stage, signature: Signature = ONE) -> Rim:
+async def begun(stage: Stage, signature: Signature = ONE, *, in_block: bool = False) -> Rim:
     await stage.link(catalogue(1, status(1, signature=signature)))
-    return Rim(stage)
+    return Rim(stage, in_block=in_block)
 
 
 def outputs_of(answer: bytes) -> dict[str, Any]:

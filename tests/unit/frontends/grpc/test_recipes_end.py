@@ -105,11 +105,12 @@ async def _given_up_and_released_by_the_next_broker(
     ],
     ids=lambda end: end.__name__[1:],
 )
+@pytest.mark.parametrize("in_block", [False, True])
 def test_however_a_request_ends_its_memory_is_free(
-    tmp_path: Path, end: Callable[[Stage, asyncio.Task[bytes], Submit], Awaitable[None]]
+    tmp_path: Path, end: Callable[[Stage, asyncio.Task[bytes], Submit], Awaitable[None]], *, in_block: bool
 ) -> None:
     async def scenario(stage: Stage) -> None:
-        rim = await begun(stage)
+        rim = await begun(stage, in_block=in_block)
         await rim.learn(message_of(x=X), X)
         task = rim.ask(message_of(x=X))
         submit = await stage.broker.next(Submit)
