@@ -43,6 +43,7 @@ from workers.engine import Engine, MemoryId, Run, RunResult, failure
 from workers.inbox import Inbox
 from workers.loader import CloseEnded, CompileEnded, LoadEnded, Loader
 from workers.memory import ARENA, Fetched, Memory
+from workers.pace import POLL_NS, look_after
 from workers.queue import Batch, RunQueue
 from workers.shaped import Shaping
 from workers.versions import Version, Versions
@@ -52,10 +53,6 @@ IDLE_NS = 250_000_000
 REST_NS = 2_000_000_000
 """The wait while there is nothing of all that. It need not end at all; but a wait that cannot end by itself would make
 any wake-up that is lost the last one."""
-POLL_NS = 10_000_000
-"""Between two looks at runs in progress, see workers.engine.Model.poll, or as long as the last of them took: beside a
-large inference a look takes some hundred microseconds, since nothing that it needs is in the caches.
-"""
 FLUSH_NS = 500_000
 """Answers wait no longer than this for further runs on the loop to share their envelope."""
 
@@ -357,8 +354,7 @@ class Loop:
         request = self._running.pop(id(run))
         run.forget()
         took = ended - run.started
-        # Ends that nobody reports are failures, and these come in series.
-        self._poll_ns = POLL_NS if result.error is not None else min(max(POLL_NS, took), IDLE_NS)
+        self._poll_ns = look_after(took, failed=result.error is not None)
         self._finish(request, result, took)
 
     def _finish(self, request: Execute, result: RunResult, inferring: int = 0) -> None:

@@ -1,4 +1,5 @@
-"""Decides whether a model is quick enough to be inferred on the message loop itself. Pure.
+"""What follows from how long a model's runs take: whether it is quick enough to be inferred on the message loop itself,
+and how often runs in progress are looked at. Pure.
 
 Handing a run to another thread and back costs some 80 microseconds, several times what a tiny model takes; a run on the
 loop costs nothing extra but delays every other message for as long as it takes.
@@ -10,6 +11,10 @@ INLINE_NS = 1_000_000
 """Below this, where the runs of a model could not overlap anyway."""
 INLINE_PARALLEL_NS = 100_000
 """Below this, where they could: one that takes longer gains more from overlapping than it loses on the way."""
+POLL_NS = 10_000_000
+"""Between two looks at runs in progress, at least; see workers.engine.Model.poll."""
+MOST_POLL_NS = 250_000_000
+"""Likewise, at most."""
 _WINDOW = 16
 
 
@@ -39,3 +44,12 @@ class Pace:
             return
         self._until_review = _WINDOW if len(self._times) == _WINDOW else 1
         self.is_quick = sorted(self._times)[len(self._times) // 4] < self._limit
+
+
+def look_after(took: int, *, failed: bool) -> int:
+    """Nanoseconds from one look at runs in progress to the next, by the last run that has ended.
+
+    Beside a large inference a look takes some hundred microseconds, as nothing that it needs is in the caches; and who
+    waits for a failure can wait for as long as an answer takes. Failures come in series, and quickly.
+    """
+    return POLL_NS if failed else min(max(POLL_NS, took), MOST_POLL_NS)

@@ -1,6 +1,8 @@
 """When a model counts as quick."""
 
-from workers.pace import Pace
+import pytest
+
+from workers.pace import Pace, look_after
 
 
 def test_a_quick_model_is_quick_from_the_first_run() -> None:
@@ -49,3 +51,11 @@ def test_the_quickest_of_the_latest_runs() -> None:
     for nanoseconds in (900, 700, 800):
         pace.record(nanoseconds)
     assert pace.quickest == 700
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "failed", "expected_ms"),
+    [(0, False, 10), (9, False, 10), (60, False, 60), (10_000, False, 250), (60, True, 10), (0, True, 10)],
+)
+def test_runs_are_looked_at_as_often_as_they_end(took_ms: int, failed: bool, expected_ms: int) -> None:  # noqa: FBT001
+    assert look_after(took_ms * 1_000_000, failed=failed) == expected_ms * 1_000_000
