@@ -191,6 +191,26 @@ def test_outputs_of_dynamic_shape_are_not_mixed_up_between_requests(
             assert results[run.key.id].data == (array.tobytes(), (array + 1).tobytes())
 
 
+def test_openvinos_threads_keep_what_python_knows_of_them(load: Load, bench: Bench, tmp_path: Path) -> None:
+    model = load(add(tmp_path, (-1,), (-1,)))
+    of_the_thread, counts = threading.local(), []
+    ended = threading.Semaphore(0)
+
+    def done(_run: Run, _result: RunResult) -> None:
+        # What is local to a thread goes with the state that Python has of it.
+        of_the_thread.count = getattr(of_the_thread, "count", 0) + 1
+        counts.append((threading.get_ident(), of_the_thread.count))
+        ended.release()
+
+    for _ in range(5):
+        run = bench.prepare(model, [np.ones(3, np.float32), np.ones(3, np.float32)])
+        assert model.start(run, done) is None
+        assert ended.acquire(timeout=10)
+    threads = {thread for thread, _ in counts}
+    assert threading.get_ident() not in threads
+    assert sum(max(count for thread, count in counts if thread == one) for one in threads) == 5
+
+
 def test_shape_that_the_model_cannot_take(load: Load, bench: Bench, tmp_path: Path) -> None:
     model = load(add(tmp_path, (-1, -1), (-1, -1)))
     for _ in range(3):
