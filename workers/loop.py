@@ -129,7 +129,8 @@ class Loop:
     def _patience(self) -> int:
         """Nanoseconds to wait at most."""
         if self._running:
-            return self._poll_ns
+            # From the last look on: a message that comes meanwhile does not put the next one off.
+            return max(0, self._polled_at + self._poll_ns - time.monotonic_ns())
         restless = not self._link.linked or self._memory.is_restless or not self._queue.is_empty
         return IDLE_NS if restless else REST_NS
 
@@ -276,7 +277,7 @@ class Loop:
             return now
         result = version.model.start(run, self._done)
         if result is None:
-            self._running[id(run)] = request
+            self._begun(run, request, now)
             return time.monotonic_ns()
         ended = run.ended or time.monotonic_ns()
         run.forget()
@@ -291,7 +292,7 @@ class Loop:
         for one in members:
             run = self._prepare(one, version.binder, now)
             if run is not None:
-                self._running[id(run)] = one
+                self._begun(run, one, now)
                 runs.append(run)
         if not runs:
             return now
@@ -302,6 +303,12 @@ class Loop:
         if results is not None:
             self._batch_ended(runs, results, ended)
         return ended
+
+    def _begun(self, run: Run, request: Execute, now: int) -> None:
+        if not self._running:
+            # There was nothing to look at before.
+            self._polled_at = now
+        self._running[id(run)] = request
 
     def _prepare(self, request: Execute, binder: Binder, now: int) -> Run | None:
         """The run of a request; None where it cannot be run, and is answered."""
