@@ -57,5 +57,5 @@ def test_the_quickest_of_the_latest_runs() -> None:
     ("took_ms", "failed", "expected_ms"),
     [(0, False, 10), (9, False, 10), (60, False, 60), (10_000, False, 250), (60, True, 10), (0, True, 10)],
 )
-def test_runs_are_looked_at_as_often_as_they_end(took_ms: int, failed: bool, expected_ms: int) -> None:  # noqa: FBT001
+def test_runs_are_looked_at_as_often_as_they_end(took_ms: int, failed: bool, expected_ms: int) -> None:
     assert look_after(took_ms * 1_000_000, failed=failed) == expected_ms * 1_000_000
