@@ -1,7 +1,13 @@
 """Flow control (RFC 9113, section 5.2): the windows of the client, and those of the server."""
 
+import socket
+import statistics
+import struct
+import time
+
 import pytest
 
+from frontends.grpc.native.protocol import ACKNOWLEDGED_BYTES
 from tests.support.grpc_table import TableServer
 from tests.support.http2_peer import (
     DATA,
@@ -193,3 +199,29 @@ def test_after_the_clients_goaway_open_calls_are_answered(connect: Connect, serv
     until(lambda: server.methods.waiting == 1, "the handler runs")
     server.open_gate()
     assert peer.answer().messages == [b"last"]
+
+
+# ---- TCP's
+
+
+def _seconds_unacknowledged(peer: Peer) -> float:
+    """Until the server's kernel has told that all came which was sent."""
+    begun = time.monotonic()
+    while struct.unpack_from("I", peer.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 24)[0]:
+        assert time.monotonic() - begun < 10
+        time.sleep(0.0005)
+    return time.monotonic() - begun
+
+
+def test_parts_of_a_large_message_are_acknowledged_at_once(peer: Peer) -> None:
+    """On a connection on which questions and answers alternate the kernel would keep it back for 40 ms."""
+    peer.open(1, "Echo")
+    peer.data(1, struct.pack(">BI", 0, 1 << 20))
+    took = []
+    for number in range(15):
+        small = 3 + 2 * number
+        peer.call(small)
+        peer.answer(small)
+        peer.data(1, bytes(ACKNOWLEDGED_BYTES))
+        took.append(_seconds_unacknowledged(peer))
+    assert statistics.median(took) < 0.02
