@@ -43,7 +43,7 @@ from workers.engine import Engine, MemoryId, Run, RunResult, failure
 from workers.inbox import Inbox
 from workers.loader import CloseEnded, CompileEnded, LoadEnded, Loader
 from workers.memory import ARENA, Fetched, Memory
-from workers.pace import POLL_NS, look_after
+from workers.pace import Looks
 from workers.queue import Batch, RunQueue
 from workers.shaped import Shaping
 from workers.versions import Version, Versions
@@ -103,8 +103,7 @@ class Loop:
         """By the identity of the run."""
         self._answers: list[Answer] = []
         self._news: list[Message] = []
-        self._poll_ns = POLL_NS
-        self._polled_at = 0
+        self._looks = Looks()
         self._idle_at = 0
 
     def run(self) -> None:
@@ -129,8 +128,7 @@ class Loop:
     def _patience(self) -> int:
         """Nanoseconds to wait at most."""
         if self._running:
-            # From the last look on: a message that comes meanwhile does not put the next one off.
-            return max(0, self._polled_at + self._poll_ns - time.monotonic_ns())
+            return self._looks.wait(time.monotonic_ns())
         restless = not self._link.linked or self._memory.is_restless or not self._queue.is_empty
         return IDLE_NS if restless else REST_NS
 
@@ -139,8 +137,8 @@ class Loop:
         pidfd = self._link.pidfd
         if pidfd is not None and pidfd in ready and has_ended(pidfd):
             self._link.broker_ended(now)
-        if self._running and now - self._polled_at >= self._poll_ns:
-            self._polled_at = now
+        if self._running and not self._looks.wait(now):
+            self._looks.looked(now)
             for version in self._queue.running_versions():
                 self._loaded[version].model.poll()
         if now - self._idle_at >= IDLE_NS:
@@ -245,6 +243,7 @@ class Loop:
             if report.version in self._leaving:
                 self._versions.close_if_idle(report.version)
         else:
+            self._looks.forget(report.version)
             self._news.append(Unloaded(report.version))
 
     def _fetched(self, answer: Fetched) -> None:
@@ -305,10 +304,8 @@ class Loop:
         return ended
 
     def _begun(self, run: Run, request: Execute, now: int) -> None:
-        if not self._running:
-            # There was nothing to look at before.
-            self._polled_at = now
         self._running[id(run)] = request
+        self._looks.begun(request.version, now)
 
     def _prepare(self, request: Execute, binder: Binder, now: int) -> Run | None:
         """The run of a request; None where it cannot be run, and is answered."""
@@ -352,6 +349,7 @@ class Loop:
             for run in runs:
                 request = self._running.pop(id(run))
                 run.forget()
+                self._looks.ended(request.version, 0, failed=True)
                 self._let_go(request)
             return
         for run, result in zip(runs, results, strict=True):
@@ -361,7 +359,7 @@ class Loop:
         request = self._running.pop(id(run))
         run.forget()
         took = ended - run.started
-        self._poll_ns = look_after(took, failed=result.error is not None)
+        self._looks.ended(request.version, took, failed=result.error is not None)
         self._finish(request, result, took)
 
     def _finish(self, request: Execute, result: RunResult, inferring: int = 0) -> None:

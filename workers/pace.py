@@ -7,6 +7,8 @@ loop costs nothing extra but delays every other message for as long as it takes.
 
 from collections import deque
 
+from common.messages import VersionId
+
 INLINE_NS = 1_000_000
 """Below this, where the runs of a model could not overlap anyway."""
 INLINE_PARALLEL_NS = 100_000
@@ -53,3 +55,48 @@ def look_after(took: int, *, failed: bool) -> int:
     waits for a failure can wait for as long as an answer takes. Failures come in series, and quickly.
     """
     return POLL_NS if failed else min(max(POLL_NS, took), MOST_POLL_NS)
+
+
+class Looks:
+    """When a worker looks at its runs in progress: as often as the version with the shortest ones among them wants."""
+
+    def __init__(self) -> None:
+        self._after: dict[VersionId, int] = {}
+        """By the last run of each version that has ended; see `look_after`."""
+        self._running: dict[VersionId, int] = {}
+        """Runs in progress of each version that has any."""
+        self._interval = POLL_NS
+        self._looked_at = 0
+
+    def begun(self, version: VersionId, now: int) -> None:
+        """A run is in progress from now on."""
+        if not self._running:
+            # There was nothing to look at before.
+            self._looked_at = now
+        self._running[version] = self._running.get(version, 0) + 1
+        self._choose()
+
+    def ended(self, version: VersionId, took: int, *, failed: bool) -> None:
+        """It is not any more."""
+        self._after[version] = look_after(took, failed=failed)
+        left = self._running[version] - 1
+        if left:
+            self._running[version] = left
+        else:
+            del self._running[version]
+        self._choose()
+
+    def forget(self, version: VersionId) -> None:
+        """It was unloaded."""
+        self._after.pop(version, None)
+
+    def wait(self, now: int) -> int:
+        """Nanoseconds until the next look is due; counted from the last one, whatever else wakes the worker up."""
+        return max(0, self._looked_at + self._interval - now)
+
+    def looked(self, now: int) -> None:
+        """A look was had."""
+        self._looked_at = now
+
+    def _choose(self) -> None:
+        self._interval = min([self._after.get(one, POLL_NS) for one in self._running], default=POLL_NS)

@@ -1,8 +1,12 @@
-"""When a model counts as quick."""
+"""When a model counts as quick, and when runs in progress are looked at."""
 
 import pytest
 
-from workers.pace import Pace, look_after
+from common.messages import VersionId
+from workers.pace import Looks, Pace, look_after
+
+MS = 1_000_000
+SLOW, QUICK, NEW = (VersionId(name, 1) for name in ("slow", "quick", "new"))
 
 
 def test_a_quick_model_is_quick_from_the_first_run() -> None:
@@ -59,3 +63,58 @@ def test_the_quickest_of_the_latest_runs() -> None:
 )
 def test_runs_are_looked_at_as_often_as_they_end(took_ms: int, failed: bool, expected_ms: int) -> None:
     assert look_after(took_ms * 1_000_000, failed=failed) == expected_ms * 1_000_000
+
+
+def looks_of(slow_ms: int = 100, quick_ms: int = 4) -> Looks:
+    """With a run of each of two versions behind it."""
+    looks = Looks()
+    for version, took_ms in ((SLOW, slow_ms), (QUICK, quick_ms)):
+        looks.begun(version, 0)
+        looks.ended(version, took_ms * MS, failed=False)
+    return looks
+
+
+def test_looks_are_counted_from_the_first_run_and_then_from_the_last_look() -> None:
+    looks = looks_of()
+    looks.begun(SLOW, 500 * MS)
+    assert looks.wait(500 * MS) == 100 * MS
+    looks.begun(SLOW, 560 * MS)
+    assert looks.wait(560 * MS) == 40 * MS, "another run does not put the look off"
+    assert looks.wait(700 * MS) == 0
+    looks.looked(700 * MS)
+    assert looks.wait(710 * MS) == 90 * MS
+
+
+def test_the_version_with_the_shortest_runs_decides_while_it_runs() -> None:
+    looks = looks_of()
+    looks.begun(SLOW, 0)
+    looks.begun(QUICK, 0)
+    looks.begun(QUICK, 0)
+    assert looks.wait(0) == 10 * MS
+    looks.ended(QUICK, 4 * MS, failed=False)
+    assert looks.wait(0) == 10 * MS
+    looks.ended(QUICK, 4 * MS, failed=False)
+    assert looks.wait(0) == 100 * MS
+
+
+def test_a_version_of_which_nothing_is_known_is_looked_at_often() -> None:
+    looks = looks_of()
+    looks.begun(SLOW, 0)
+    looks.begun(NEW, 0)
+    assert looks.wait(0) == 10 * MS
+
+
+def test_after_a_failure_its_version_is_looked_at_often() -> None:
+    looks = looks_of()
+    looks.begun(SLOW, 0)
+    looks.ended(SLOW, 100 * MS, failed=True)
+    looks.begun(SLOW, 0)
+    assert looks.wait(0) == 10 * MS
+
+
+def test_a_version_that_was_unloaded_begins_anew() -> None:
+    looks = looks_of()
+    looks.forget(SLOW)
+    looks.forget(NEW)
+    looks.begun(SLOW, 0)
+    assert looks.wait(0) == 10 * MS
