@@ -109,3 +109,15 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> None:
     raise InvalidArgumentError(
         f"The input data is incorrect. Obtained shape {list(shape)}, required shape {list(spec.shape)}"
     )
+
+
+def check_outputs(signature: Signature, wanted: frozenset[str]) -> None:
+    """Whether there are outputs of these names; none stand for all. Raises InvalidArgumentError."""
+    if not wanted:
+        return
+    known = [spec.name for spec in signature.outputs]
+    unknown = sorted(wanted.difference(known))
+    if unknown:
+        raise InvalidArgumentError(
+            f"output tensor alias not found in signature: {unknown}. Outputs expected to be in the set {{{known}}}."
+        )

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from common.config import ModelConfig
-from common.errors import InvalidArgumentError, ServingError, UnavailableError
+from common.errors import ServingError, UnavailableError
 from common.messages import Completed, Submit, VersionStatus
 from common.strings import encode_into
 from common.tensors import STRING
 from frontends.admission import Admission
 from frontends.broker_client import BrokerClient
 from frontends.catalogue import CatalogueView
+from frontends.checks import check_outputs
 from frontends.conversion import copy_into
 from frontends.forms import ArrayForm, Form
 from frontends.images import ImageDecoder
@@ -34,7 +35,8 @@ from frontends.interface import BuildInputs, InputTensor, Reconfiguration, Selec
 from frontends.memory import ARENA, Block, Memory
 from frontends.plans import Place, Plan, Plans, find_in_place
 from frontends.prediction import Prediction, frame_bytes_of, read_answer
-from frontends.recipes import InPlace, Recipe, expected_results
+from frontends.recipe_making import array_recipe_of, recipe_of
+from frontends.recipes import Recipe
 from frontends.requests import Answer, Owner, RecipeRequest, StaleVersionError
 
 _logger = logging.getLogger("frontends")
@@ -123,7 +125,7 @@ class Dataplane:
                 self._admission.check(len(self._client.ledger))
             for _ in range(_MAX_CHOICES - bool(awaited)):
                 served = self.choose(selector)
-                _check_outputs(served, outputs)
+                check_outputs(served.signature, outputs)
                 inputs = build(served)
                 for tensor in inputs.values():
                     if tensor.dtype == STRING:
@@ -193,7 +195,7 @@ class Dataplane:
         recipe = form.recipe
         if form.catalogue != client.catalogues or (recipe is not None and recipe.plan.forgotten):
             form.catalogue = client.catalogues
-            recipe = form.recipe = self._array_recipe(form, array)
+            recipe = form.recipe = self._make_array_recipe(form, array)
         if recipe is None or _logger.isEnabledFor(logging.DEBUG):
             return None
         place = self._plans.take(recipe.plan)
@@ -300,48 +302,22 @@ class Dataplane:
         """How requests of this form are carried out under the present catalogue."""
         if form.seen:
             form.catalogue = self._client.catalogues
-            form.recipe = self._recipe(form, message, body)
+            form.recipe = self._make_recipe(form, message, body)
         # The second one shows that there may be others.
         form.seen = True
         return form.recipe
 
-    def _recipe(self, form: Form, message: memoryview, body: Block | None) -> Recipe | None:
+    def _make_recipe(self, form: Form, message: memoryview, body: Block | None) -> Recipe | None:
         try:
-            served = self.choose(form.selector)
-            _check_outputs(served, form.output_filter)
-            inputs = form.read_inputs(message)
-            where = _NOWHERE if body is None else find_in_place(served.signature, inputs, body)
-            plan = self._plans.find(served, inputs, where)
+            return recipe_of(self.choose(form.selector), self._plans, form, message, body)
         except ServingError:
             return None
-        given = {one.name: one for one in form.inputs}
-        sources: list[slice] = []
-        in_place: list[InPlace] = []
-        for spec in served.signature.inputs:
-            found = given[spec.name]
-            if found.dtype != spec.dtype or spec.dtype == "bool":
-                # To be converted; of bool, any byte but 0 is true.
-                return None
-            if spec.name in where:
-                in_place.append(InPlace(spec.name, found.start, found.storage.itemsize))
-            else:
-                sources.append(slice(found.start, found.stop))
-        if body is not None and not in_place:
-            # It happens to lie where nothing can be read in place. That of others is no reason to copy them.
-            return None
-        expected = expected_results(served.signature, plan.layout, form.output_filter)
-        return Recipe(served, plan, tuple(sources), expected, tuple(in_place))
 
-    def _array_recipe(self, form: ArrayForm, array: np.ndarray) -> Recipe | None:
+    def _make_array_recipe(self, form: ArrayForm, array: np.ndarray) -> Recipe | None:
         try:
-            served = self.choose(form.selector)
-            specs = served.signature.inputs
-            if len(specs) != 1 or specs[0].dtype not in form.targets:
-                return None
-            plan = self._plans.find(served, {specs[0].name: InputTensor(form.dtype, array)})
+            return array_recipe_of(self.choose(form.selector), self._plans, form, array)
         except ServingError:
             return None
-        return Recipe(served, plan, (), expected_results(served.signature, plan.layout, frozenset()))
 
     def _room(
         self, served: Served, inputs: Mapping[str, InputTensor], body: Block | None
@@ -408,14 +384,3 @@ class Dataplane:
 def _beside(block: Block, body: Block) -> Block:
     """The block as it is lent to a request: the body is freed with it."""
     return Block(block.segment, block.offset, block.size, block.memory, body)
-
-
-def _check_outputs(served: Served, outputs: frozenset[str]) -> None:
-    if not outputs:
-        return
-    known = [spec.name for spec in served.signature.outputs]
-    unknown = sorted(outputs.difference(known))
-    if unknown:
-        raise InvalidArgumentError(
-            f"output tensor alias not found in signature: {unknown}. Outputs expected to be in the set {{{known}}}."
-        )

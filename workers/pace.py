@@ -51,8 +51,8 @@ class Pace:
 def look_after(took: int, *, failed: bool) -> int:
     """Nanoseconds from one look at runs in progress to the next, by the last run that has ended.
 
-    Beside a large inference a look takes some hundred microseconds, as nothing that it needs is in the caches; and who
-    waits for a failure can wait for as long as an answer takes. Failures come in series, and quickly.
+    A look takes long beside a large inference, as nothing that it needs is in the caches; and who waits for a failure
+    can wait for as long as an answer takes. Failures come in series, and quickly.
     """
     return POLL_NS if failed else min(max(POLL_NS, took), MOST_POLL_NS)
 

@@ -111,7 +111,7 @@ class Intake:
         elif not call.ended:
             self._open_window(call, size)
         elif call.task is not None or call.begun is not None:
-            pass
+            pass  # its message was handed over already
         elif inbox:
             self._begin(call, inbox.popleft())
         else:

@@ -11,6 +11,7 @@ out as they are, views of shared memory included; what they refer to is released
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from typing import Any, Final
@@ -36,7 +37,7 @@ MIN_IN_PLACE_BYTES = 16_384
 ACKNOWLEDGED_BYTES: Final = 16_384
 """What is received in one piece of this length or more is acknowledged at once. It is a part of a large message, and a
 client whose window is full sends no more before it hears of that; but where questions and answers alternate, the kernel
-keeps an acknowledgement back for 40 ms. With BBR a client has so small a window every ten seconds.
+keeps an acknowledgement back for 40 ms.
 """
 
 _TCP: Final = socket.IPPROTO_TCP
@@ -126,8 +127,7 @@ class GrpcProtocol:
         """So many bytes have come."""
         self._heard = now = time.monotonic_ns()
         if size >= ACKNOWLEDGED_BYTES and self._tcp is not None:
-            # The kernel takes it for this once.
-            self._tcp.setsockopt(_TCP, _QUICKACK, 1)
+            self._acknowledge()
         outlet = self._outlet
         outlet.receiving = True
         if self._in_place:
@@ -137,6 +137,12 @@ class GrpcProtocol:
             self._connection.receive(self._staging[:size], now)
         outlet.receiving = False
         outlet.received()
+
+    def _acknowledge(self) -> None:
+        """What has come; the kernel takes it for this once."""
+        # A socket that is about to go is found by whoever reads it next.
+        with contextlib.suppress(OSError):
+            self._tcp.setsockopt(_TCP, _QUICKACK, 1)
 
     def data_received(self, data: bytes) -> None:
         """The same from loops that know a BufferedProtocol by its descent alone."""

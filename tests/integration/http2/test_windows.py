@@ -96,6 +96,7 @@ def test_several_settings_of_one_kind_count_in_order(connect: Connect) -> None:
     peer = connect((INITIAL_WINDOW, 5), (INITIAL_WINDOW, 70_000), (INITIAL_WINDOW, 7))
     _ask_big(peer)
     _came(peer, 7)
+    assert not peer.of(1).ended
 
 
 @pytest.mark.parametrize("longest", [16_384, 16_385, 65_536, 2**24 - 1])

@@ -35,11 +35,17 @@ from tests.unit.frontends.scripted_broker import Stage, catalogue, on_stage, sta
         (ONE, {"x": X.astype(np.float64)}, [X]),
     ],
 )
+@pytest.mark.parametrize("in_block", [False, True])
 def test_answers_are_the_same_bytes(
-    tmp_path: Path, signature: Signature, inputs: dict[str, np.ndarray], answers: list[np.ndarray]
+    tmp_path: Path,
+    signature: Signature,
+    inputs: dict[str, np.ndarray],
+    answers: list[np.ndarray],
+    *,
+    in_block: bool,
 ) -> None:
     async def scenario(stage: Stage) -> None:
-        rim = await begun(stage, signature)
+        rim = await begun(stage, signature, in_block=in_block)
         message = message_of((), **inputs)
         _, general = await rim.served(message, *answers)
         for _ in range(3):
@@ -64,10 +70,18 @@ async def test_a_bool_is_one_whatever_its_byte(stage: Stage) -> None:
         assert rim.seen(submit, 0, np.uint8).tolist() == [0, 1, 1]
 
 
-@on_stage
-async def test_the_elements_are_those_of_each_message(stage: Stage) -> None:
-    rim = await begun(stage)
-    await rim.learn(message_of(x=X), X)
+@pytest.mark.parametrize("in_block", [False, True])
+def test_the_elements_are_those_of_each_message(tmp_path: Path, *, in_block: bool) -> None:
+    async def scenario(stage: Stage) -> None:
+        rim = await begun(stage, in_block=in_block)
+        await rim.learn(message_of(x=X), X)
+        await _check_twenty(stage, rim)
+
+    on_stage(scenario)(tmp_path)
+
+
+async def _check_twenty(stage: Stage, rim: Rim) -> None:
+    """At once, each with elements of its own."""
     tasks = [rim.ask(message_of(x=X + number)) for number in range(20)]
     submits = [await stage.broker.next(Submit) for _ in tasks]
     assert len({submit.inputs[0].offset for submit in submits}) == 20, "two requests never share memory"
@@ -106,9 +120,12 @@ def test_an_answer_out_of_the_ordinary(
 
 
 @pytest.mark.parametrize("outputs", [(), (OutputResult((2, 4)),) * 2, (OutputResult((1 << 20, 4)),)])
-def test_an_answer_that_does_not_fit(tmp_path: Path, outputs: tuple[OutputResult, ...]) -> None:
+@pytest.mark.parametrize("in_block", [False, True])
+def test_an_answer_that_does_not_fit(
+    tmp_path: Path, outputs: tuple[OutputResult, ...], *, in_block: bool
+) -> None:
     async def scenario(stage: Stage) -> None:
-        rim = await begun(stage)
+        rim = await begun(stage, in_block=in_block)
         await rim.learn(message_of(x=X), X)
         task = rim.ask(message_of(x=X))
         stage.broker.say(Completed((await stage.broker.next(Submit)).id, outputs))
